@@ -1,0 +1,36 @@
+"""`python -m toolkit <command>`: one argparse sub-command a room."""
+
+import argparse
+import importlib
+import sys
+
+# Commands are imported when named, so that `export --help` needs no drawing library and a room
+# that is not installed does not break the others. Each module has add_arguments and run.
+COMMANDS = {
+    "init-family": ("toolkit.models.init_family", "random networks of the mini family, to try an export"),
+    "dataset": ("toolkit.data.build", "draw a data set"),
+    "train": ("toolkit.train.command", "run one training stage or all"),
+    "judges": ("toolkit.evaluate.judges", "train the classifiers that judge pictures"),
+    "sheet": ("toolkit.evaluate.sheet", "picture sheet and scores through a running gateway"),
+    "bounds": ("toolkit.evaluate.bounds", "choose stage bounds and guidance on validation pairs"),
+    "examples": ("toolkit.evaluate.examples", "write the sample faces of held-out identities"),
+    "export": ("toolkit.export.command", "networks to ONNX"),
+    "goldens": ("toolkit.goldens.command", "write the golden files"),
+    "generate": ("toolkit.reference.command", "a picture from the reference pipeline"),
+}
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m toolkit", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, (_, purpose) in COMMANDS.items():
+        commands.add_parser(name, help=purpose, add_help=False)
+    chosen, rest = parser.parse_known_args(argv)
+    module = importlib.import_module(COMMANDS[chosen.command][0])
+    sub = argparse.ArgumentParser(prog=f"python -m toolkit {chosen.command}", description=module.__doc__)
+    module.add_arguments(sub)
+    return module.run(sub.parse_args(rest)) or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,89 @@
+"""CLIP's tokenizer with the subject marker, and the rule that finds a subject's token.
+
+The vocabulary is CLIP's own, written from the merge list inside the `open_clip_torch` package
+(MIT): 256 bytes, the same with `</w>`, 48894 merges, start and end of text = 49408 entries.
+`<|image|>` is an added token behind them; it is dropped before the text encoder sees ids.
+"""
+
+import gzip
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from transformers import CLIPTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+MARKER = "<|image|>"
+START_OF_TEXT = "<|startoftext|>"
+END_OF_TEXT = "<|endoftext|>"
+VOCABULARY = 49408
+_MERGES = VOCABULARY - 2 * 256 - 2
+
+
+def write_tokenizer(folder: Path) -> CLIPTokenizerFast:
+    """Writes vocab.json, merges.txt and the tokenizer's configuration into `folder`."""
+    packed = resources.files("open_clip").joinpath("bpe_simple_vocab_16e6.txt.gz").read_bytes()
+    lines = gzip.decompress(packed).decode("utf-8").split("\n")
+    merges = lines[1 : 1 + _MERGES]  # the first line is a comment
+    characters = list(bytes_to_unicode().values())
+    entries = characters + [c + "</w>" for c in characters] + ["".join(m.split()) for m in merges]
+    entries += [START_OF_TEXT, END_OF_TEXT]
+    if len(entries) != VOCABULARY:
+        raise ValueError(f"the merge list gives {len(entries)} entries instead of {VOCABULARY}")
+    folder.mkdir(parents=True, exist_ok=True)
+    vocab = {entry: index for index, entry in enumerate(entries)}
+    (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
+    tokenizer = CLIPTokenizerFast.from_pretrained(folder, **_SPECIAL, model_max_length=77)
+    tokenizer.add_special_tokens({"additional_special_tokens": [MARKER]})
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+_SPECIAL = {
+    "bos_token": START_OF_TEXT,
+    "eos_token": END_OF_TEXT,
+    "unk_token": END_OF_TEXT,
+    "pad_token": END_OF_TEXT,
+}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids of a prompt without markers, and where its subjects' tokens stand.
+
+    input_ids: `max_length` ids: start, words, end, padded with end-of-text.
+    positions: index into input_ids of the token before each marker, in order.
+    """
+
+    input_ids: list[int]
+    positions: list[int]
+
+
+def encode_prompt(tokenizer: CLIPTokenizerFast, text: str, max_length: int = 77) -> Prompt:
+    """Tokenises once with markers, drops them, cuts to `max_length` and pads.
+
+    Raises ValueError for a marker with no word before it, one that follows another directly, and
+    one whose token lies beyond the cut.
+    """
+    marker = tokenizer.convert_tokens_to_ids(MARKER)
+    end = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
+    stream = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = [tokenizer.convert_tokens_to_ids(START_OF_TEXT)]
+    positions: list[int] = []
+    for token in stream:
+        if token != marker:
+            ids.append(token)
+            continue
+        position = len(ids) - 1
+        if position == 0:
+            raise ValueError(f"{MARKER} must follow the noun of a subject")
+        if positions and positions[-1] == position:
+            raise ValueError(f"{MARKER} follows another {MARKER} directly")
+        if position >= max_length - 1:
+            raise ValueError(f"{MARKER} lies beyond the {max_length} tokens of a prompt")
+        positions.append(position)
+    ids = ids[: max_length - 1]
+    ids += [end] * (max_length - len(ids))
+    return Prompt(ids, positions)
