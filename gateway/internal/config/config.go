@@ -1,0 +1,179 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/pflag"
+)
+
+// Config is everything an operator can say about a gateway. The zero value is not usable; start from Default.
+type Config struct {
+	File string // configuration file, may be empty
+
+	Listen string   // host:port of the HTTP server
+	Triton []string // host:port of Triton replicas; empty: start a local one
+	Family string   // directory of the model family: pipeline.json, tokenizer/, models/
+	Python string   // interpreter of the environment that holds the local Triton
+	RunDir string   // scratch of the local Triton: its back end directory, its log, its process file
+
+	MaxRunning     int   // pictures denoised at once; 0: the family's batch size
+	MaxQueue       int   // requests that wait behind them before 429
+	MaxUploads     int   // request bodies read and decoded at once
+	MaxImageBytes  Bytes // one uploaded image
+	MaxImagePixels int64 // width × height of one uploaded image
+
+	StepTimeout   time.Duration // one call to one network
+	ShutdownGrace time.Duration // from SIGTERM to the end of the last request
+
+	EmbedParameters bool // write what reproduces a picture into it
+	EmbedXMP        bool // write the XMP that marks a picture as synthetic
+
+	MemoryLimit Bytes // soft limit of the Go heap; 0: none. GOMEMLIMIT wins
+	LogFormat   string
+	LogLevel    string
+}
+
+// Default is the configuration of `make run`.
+func Default() Config {
+	return Config{
+		Listen: "127.0.0.1:8080", Family: "model_repository/mini", Python: ".venv/bin/python", RunDir: ".run",
+		MaxQueue: 32, MaxUploads: 4, MaxImageBytes: 20 << 20, MaxImagePixels: 24_000_000,
+		StepTimeout: 30 * time.Second, ShutdownGrace: 20 * time.Second,
+		EmbedParameters: true, EmbedXMP: true,
+		MemoryLimit: 150 << 20, LogFormat: "text", LogLevel: "info",
+	}
+}
+
+// Flags returns a flag set whose values are the fields of c. Its names are the only list of settings there is: Load takes the names
+// of variables and file keys from it.
+func (c *Config) Flags() *pflag.FlagSet {
+	f := pflag.NewFlagSet("facediffuser", pflag.ContinueOnError)
+	f.SortFlags = false
+	f.StringVar(&c.File, "config", c.File, "read settings from this YAML or JSON `file`")
+	f.StringVar(&c.Listen, "listen", c.Listen, "serve HTTP on this `host:port`")
+	f.StringSliceVar(&c.Triton, "triton", c.Triton, "use the Triton servers at these gRPC `addresses` (host:port, comma-separated) instead of starting a local one")
+	f.StringVar(&c.Family, "family", c.Family, "serve the model family in this `directory` (pipeline.json, tokenizer/, models/)")
+	f.StringVar(&c.Python, "python", c.Python, "`interpreter` of the environment that holds the local Triton")
+	f.StringVar(&c.RunDir, "run-dir", c.RunDir, "`directory` for the local Triton's log and scratch files")
+	f.IntVar(&c.MaxRunning, "max-running", c.MaxRunning, "denoise at most this many pictures at once (0: the family's batch size)")
+	f.IntVar(&c.MaxQueue, "max-queue", c.MaxQueue, "let at most this many requests wait, answer 429 beyond")
+	f.IntVar(&c.MaxUploads, "max-uploads", c.MaxUploads, "read at most this many uploads at once")
+	f.Var(&c.MaxImageBytes, "max-image-bytes", "refuse larger reference images")
+	f.Int64Var(&c.MaxImagePixels, "max-image-pixels", c.MaxImagePixels, "refuse reference images with more pixels")
+	f.DurationVar(&c.StepTimeout, "step-timeout", c.StepTimeout, "give one call to one network at most this long")
+	f.DurationVar(&c.ShutdownGrace, "shutdown-grace", c.ShutdownGrace, "after SIGTERM, give running requests at most this long")
+	f.BoolVar(&c.EmbedParameters, "embed-parameters", c.EmbedParameters, "write the parameters that reproduce a picture into it")
+	f.BoolVar(&c.EmbedXMP, "embed-xmp", c.EmbedXMP, "mark pictures as synthetic by XMP (DigitalSourceType)")
+	f.Var(&c.MemoryLimit, "memory-limit", "soft limit of the Go heap (0: none; GOMEMLIMIT wins)")
+	f.StringVar(&c.LogFormat, "log-format", c.LogFormat, "`text` or json")
+	f.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, `info`, warn or error")
+	return f
+}
+
+// Validate reports every setting that cannot work, joined.
+func (c *Config) Validate() error {
+	var faults []error
+	fault := func(name, format string, args ...any) {
+		faults = append(faults, fmt.Errorf("%s: "+format, append([]any{name}, args...)...))
+	}
+	if err := checkAddress(c.Listen, true); err != nil {
+		fault("listen", "%v", err)
+	}
+	for _, a := range c.Triton {
+		if err := checkAddress(a, false); err != nil {
+			fault("triton", "%v", err)
+		}
+	}
+	if c.Family == "" {
+		fault("family", "must name a directory")
+	}
+	if len(c.Triton) == 0 {
+		if c.Python == "" {
+			fault("python", "must name an interpreter unless triton names servers")
+		}
+		if c.RunDir == "" {
+			fault("run-dir", "must name a directory unless triton names servers")
+		}
+	}
+	within := func(name string, v, low, high int64) {
+		if v < low || v > high {
+			fault(name, "must be from %d to %d, not %d", low, high, v)
+		}
+	}
+	within("max-running", int64(c.MaxRunning), 0, 1024)
+	within("max-queue", int64(c.MaxQueue), 0, 100_000)
+	within("max-uploads", int64(c.MaxUploads), 1, 1024)
+	within("max-image-bytes", int64(c.MaxImageBytes), 1<<10, 1<<30)
+	within("max-image-pixels", c.MaxImagePixels, 1<<10, 1<<30)
+	if c.MemoryLimit != 0 && c.MemoryLimit < 64<<20 {
+		fault("memory-limit", "must be 0 or at least 64 MiB, not %s", c.MemoryLimit)
+	}
+	for _, d := range []struct {
+		name string
+		v    time.Duration
+	}{{"step-timeout", c.StepTimeout}, {"shutdown-grace", c.ShutdownGrace}} {
+		if d.v < 100*time.Millisecond || d.v > time.Hour {
+			fault(d.name, "must be from 100ms to 1h, not %v", d.v)
+		}
+	}
+	oneOf := func(name, v string, choices ...string) {
+		if !slices.Contains(choices, v) {
+			fault(name, "must be %s, not %q", strings.Join(choices, " or "), v)
+		}
+	}
+	oneOf("log-format", c.LogFormat, "text", "json")
+	oneOf("log-level", c.LogLevel, "debug", "info", "warn", "error")
+	return errors.Join(faults...)
+}
+
+// Loopback says whether only programs of this machine can reach the server.
+func (c *Config) Loopback() bool {
+	host, _, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// checkAddress wants host:port; a listener may leave the host out and ask for any free port by 0.
+func checkAddress(a string, listener bool) error {
+	host, port, err := net.SplitHostPort(a)
+	if err != nil {
+		return fmt.Errorf("must be host:port, not %q", a)
+	}
+	p, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || p == 0 && !listener {
+		return fmt.Errorf("port must be a number up to 65535, not %q", port)
+	}
+	if host == "" && !listener {
+		return fmt.Errorf("must name a host, not %q", a)
+	}
+	return nil
+}
+
+// Bytes is a size that reads and prints as 20MiB.
+type Bytes int64
+
+// String implements pflag.Value.
+func (b Bytes) String() string { return strings.ReplaceAll(humanize.IBytes(uint64(max(b, 0))), " ", "") }
+
+// Set implements pflag.Value.
+func (b *Bytes) Set(s string) error {
+	n, err := humanize.ParseBytes(s)
+	if err != nil || n > 1<<62 {
+		return errors.New("want a size such as 20MiB")
+	}
+	*b = Bytes(n)
+	return nil
+}
+
+// Type implements pflag.Value.
+func (*Bytes) Type() string { return "size" }

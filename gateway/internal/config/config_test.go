@@ -1,0 +1,175 @@
+package config_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+
+	"github.com/facediffuser/facediffuser/gateway/internal/config"
+)
+
+// load runs one configuration through all sources, as a command does.
+func load(t *testing.T, file string, env map[string]string, args ...string) (config.Config, error) {
+	t.Helper()
+	if file != "" {
+		name := filepath.Join(t.TempDir(), "gateway.yaml")
+		if err := os.WriteFile(name, []byte(file), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, "--config", name)
+	}
+	c := config.Default()
+	flags := c.Flags()
+	if err := flags.Parse(args); err != nil {
+		return c, err
+	}
+	return c, c.Load(flags, func(k string) string { return env[k] })
+}
+
+func TestDefaultIsValid(t *testing.T) {
+	c := config.Default()
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if !c.Loopback() {
+		t.Errorf("the default listens on %s, which others can reach", c.Listen)
+	}
+}
+
+func TestPrecedence(t *testing.T) {
+	file := "max_queue: 1\nmax_running: 1\nlisten: 127.0.0.1:1\nlog_level: debug\nstep_timeout: 3s\n"
+	env := map[string]string{"FACEDIFFUSER_MAX_QUEUE": "2", "FACEDIFFUSER_MAX_RUNNING": "2", "FACEDIFFUSER_TRITON": "a:1,b:2"}
+	got, err := load(t, file, env, "--max-queue=3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := config.Default()
+	want.File, want.MaxQueue, want.MaxRunning, want.Listen, want.LogLevel = got.File, 3, 2, "127.0.0.1:1", "debug"
+	want.StepTimeout, want.Triton = 3*time.Second, []string{"a:1", "b:2"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestJSONIsYAML(t *testing.T) {
+	got, err := load(t, `{"triton": ["a:1", "b:2"], "max_image_bytes": "3 MiB", "embed_xmp": false, "memory_limit": 0}`, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Triton) != 2 || got.MaxImageBytes != 3<<20 || got.EmbedXMP || got.MemoryLimit != 0 {
+		t.Errorf("read %+v", got)
+	}
+}
+
+func TestFaults(t *testing.T) {
+	for name, c := range map[string]struct {
+		file string
+		env  map[string]string
+		args []string
+		want []string // one entry per line of the error, FILE for the file's name
+	}{
+		"unknown key":   {file: "max_quue: 3\n", want: []string{"FILE:1: max_quue: is no setting (is max_queue meant?)"}},
+		"far-off key":   {file: "colour: red\n", want: []string{"FILE:1: colour: is no setting"}},
+		"dashed key":    {file: "max-queue: 3\n", want: []string{"FILE:1: max-queue: is no setting (is max_queue meant?)"}},
+		"wrong type":    {file: "listen: 127.0.0.1:1\nmax_queue: many\n", want: []string{`FILE:2: max_queue: must be a whole number, not "many"`}},
+		"wrong size":    {file: "max_image_bytes: big\n", want: []string{`FILE:1: max_image_bytes: must be a size such as 20MiB, not "big"`}},
+		"wrong time":    {file: "step_timeout: 30\n", want: []string{`FILE:1: step_timeout: must be a duration such as 20s, not "30"`}},
+		"wrong flag":    {file: "embed_xmp: perhaps\n", want: []string{`FILE:1: embed_xmp: must be true or false, not "perhaps"`}},
+		"nested value":  {file: "listen:\n  host: a\n", want: []string{"FILE:1: listen: must be one value or a list of values"}},
+		"no value":      {file: "listen:\n", want: []string{"FILE:1: listen: must be one value or a list of values"}},
+		"not a mapping": {file: "- a\n- b\n", want: []string{"FILE:1: must be a mapping of settings"}},
+		"file in file":  {file: "config: other.yaml\n", want: []string{"FILE:1: config: is no setting"}},
+		"no such file":  {args: []string{"--config", "nowhere.yaml"}, want: []string{"config: open nowhere.yaml: no such file or directory"}},
+		"variable":      {env: map[string]string{"FACEDIFFUSER_MAX_QUEUE": "x"}, want: []string{`FACEDIFFUSER_MAX_QUEUE: must be a whole number, not "x"`}},
+		"port":          {args: []string{"--listen", "localhost"}, want: []string{`listen: must be host:port, not "localhost"`}},
+		"port range":    {args: []string{"--listen", ":70000"}, want: []string{`listen: port must be a number up to 65535, not "70000"`}},
+		"replica":       {args: []string{"--triton", "a:1,:2"}, want: []string{`triton: must name a host, not ":2"`}},
+		"replica port":  {args: []string{"--triton", "a:0"}, want: []string{`triton: port must be a number up to 65535, not "0"`}},
+		"all at once": {
+			file: "max_uploads: 0\ncolor: 1\n", env: map[string]string{"FACEDIFFUSER_LOG_LEVEL": "loud"},
+			args: []string{"--family=", "--memory-limit=1MiB", "--shutdown-grace=0s", "--log-format=xml", "--max-queue=-1"},
+			want: []string{
+				"FILE:2: color: is no setting", "family: must name a directory", "max-queue: must be from 0 to 100000, not -1",
+				"max-uploads: must be from 1 to 1024, not 0", "memory-limit: must be 0 or at least 64 MiB, not 1.0MiB",
+				"shutdown-grace: must be from 100ms to 1h, not 0s", `log-format: must be text or json, not "xml"`,
+				`log-level: must be debug or info or warn or error, not "loud"`,
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := load(t, c.file, c.env, c.args...)
+			if err == nil {
+				t.Fatalf("accepted %+v", got)
+			}
+			text := err.Error()
+			if c.file != "" {
+				text = strings.ReplaceAll(text, got.File, "FILE")
+			}
+			if diff := cmp.Diff(c.want, strings.Split(text, "\n")); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestSyntaxErrorShowsThePlace(t *testing.T) {
+	_, err := load(t, "listen: [a\n", nil)
+	if err == nil || !strings.Contains(err.Error(), "[1:9]") {
+		t.Errorf("want line and column, got %v", err)
+	}
+}
+
+func TestLoopback(t *testing.T) {
+	for listen, want := range map[string]bool{"127.0.0.1:1": true, "127.9.0.1:1": true, "[::1]:1": true, "localhost:1": true, ":1": false, "0.0.0.0:1": false, "10.0.0.1:1": false} {
+		c := config.Config{Listen: listen}
+		if c.Loopback() != want {
+			t.Errorf("%s: loopback is %v", listen, c.Loopback())
+		}
+	}
+}
+
+var update = flag.Bool("update", false, "rewrite the settings table of the documentation")
+
+// TestDocumentation holds docs/configuration.md to the flags: every setting with its three names, its default and its help.
+func TestDocumentation(t *testing.T) {
+	const file, begin, end = "../../../docs/configuration.md", "<!-- settings -->\n", "<!-- /settings -->\n"
+	c := config.Default()
+	var b strings.Builder
+	b.WriteString("| flag | variable | key in the file | default | |\n|---|---|---|---|---|\n")
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		_, help := pflag.UnquoteUsage(f)
+		key := "`" + config.Key(f.Name) + "`"
+		if f.Name == "config" {
+			key = "–"
+		}
+		value := "–"
+		if d := strings.Trim(f.DefValue, "[]"); d != "" {
+			value = "`" + d + "`"
+		}
+		fmt.Fprintf(&b, "| `--%s` | `%s` | %s | %s | %s |\n", f.Name, config.Variable(f.Name), key, value, help)
+	})
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, rest, ok := strings.Cut(string(text), begin)
+	table, tail, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		t.Fatalf("%s has no %q … %q", file, begin, end)
+	}
+	if diff := cmp.Diff(b.String(), table); diff != "" {
+		if *update && os.Getenv("CI") == "" {
+			if err := os.WriteFile(file, []byte(head+begin+b.String()+end+tail), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		t.Errorf("settings table differs (go test -update rewrites it):\n%s", diff)
+	}
+}
