@@ -1,0 +1,116 @@
+"""Prompt to token ids and subject positions.
+
+`<|image|>` follows the noun of a subject. One token stream: tokenise with the marker as a special
+token, drop it, cut to 76 + end-of-text, pad to 77; the token before the marker is its subject's
+token, and the same ids serve text and augmented conditioning.
+
+The code released with the paper (as FastComposer's) tokenises twice, with markers and without,
+and gives other positions where the two streams differ: a marker inside a word, doubled, without a
+word before it or beyond the cut. Those prompts are errors here.
+"""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+from transformers import CLIPTokenizerFast
+
+MARKER = "<|image|>"
+START_OF_TEXT = "<|startoftext|>"
+END_OF_TEXT = "<|endoftext|>"
+LENGTH = 77
+
+
+class PromptError(ValueError):
+    """A prompt that names no clear subject. `reason`: no_word, follows_marker, inside_word,
+    beyond_cut (of a marker's place), count (markers and images differ), placement (images
+    without markers, and no rule that places them)."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """input_ids: 77, padded with end-of-text. positions: index in input_ids of each subject's
+    token, in order. cut_ids: what did not fit. text: the prompt without markers."""
+
+    input_ids: list[int]
+    positions: list[int]
+    cut_ids: list[int]
+    text: str
+
+
+def encode(tokenizer: CLIPTokenizerFast, prompt: str) -> Prompt:
+    """Raises PromptError (no_word, follows_marker, inside_word, beyond_cut) for the first marker
+    that is misplaced."""
+    pieces = prompt.split(MARKER)
+    for before, after, first in zip(pieces, pieces[1:], [True] + [False] * len(pieces)):
+        _check_place(before, after, first)
+    marker = tokenizer.convert_tokens_to_ids(MARKER)
+    words, positions = [], []
+    for token in tokenizer(prompt, add_special_tokens=False)["input_ids"]:
+        if token == marker:
+            positions.append(len(words))  # of the word before it, behind start-of-text
+        else:
+            words.append(token)
+    if positions and positions[-1] > LENGTH - 2:
+        raise PromptError("beyond_cut", f"the marker stands beyond the {LENGTH} tokens of a prompt")
+    start, end = tokenizer.convert_tokens_to_ids([START_OF_TEXT, END_OF_TEXT])
+    ids = [start, *words[: LENGTH - 2]]
+    ids += [end] * (LENGTH - len(ids))
+    text = re.sub(r"\s+", " ", " ".join(pieces)).strip() if positions else prompt
+    return Prompt(ids, positions, words[LENGTH - 2 :], text)
+
+
+def _check_place(before: str, after: str, first: bool) -> None:
+    """`before`, `after`: the text between this marker and its neighbours."""
+    word = before.rstrip(_SPACES)
+    if not word and not first:
+        raise PromptError("follows_marker", "the marker follows another marker directly")
+    ends_in_token = word.endswith((START_OF_TEXT, END_OF_TEXT))
+    if not word or ends_in_token or unicodedata.category(word[-1]).startswith("P"):
+        raise PromptError("no_word", "the marker has no word before it")
+    if after and _in_word(before[-1]) and _in_word(after[0]):
+        raise PromptError("inside_word", "the marker stands inside a word")
+
+
+# Unicode White_Space, which is what the tokenizer drops (str.isspace also has U+001C to U+001F).
+_SPACES = "".join(c for c in map(chr, range(0x3001)) if c.isspace() and c not in "\x1c\x1d\x1e\x1f")
+
+
+def _in_word(character: str) -> bool:
+    return unicodedata.category(character)[0] in "LNM"
+
+
+def place_markers(prompt: str, images: int, person_nouns: list[str]) -> str:
+    """The prompt with one marker a reference image, where the user may leave markers out.
+
+    1. With `<|image|>` in it the prompt stays, and the counts must agree.
+    2. The standalone word `img` is a marker if there are as many as images.
+    3. With as many person nouns as images, markers are placed after them.
+    A word is a run of letters, marks, digits, `_` and `-`; nouns match in any case, `img` in its own.
+    Raises PromptError (count, placement).
+    """
+    markers = prompt.count(MARKER)
+    if markers or not images:
+        if markers != images:
+            raise PromptError("count", f"the prompt has {markers} markers {MARKER} for {images} reference images")
+        return prompt
+    words = list(_WORD.finditer(prompt))
+    nouns = {noun.lower() for noun in person_nouns}
+    stand_ins = [m for m in words if m.group() == "img"]
+    found = [m for m in words if m.group().lower() in nouns]
+    if len(stand_ins) == images:
+        spans = [(m.start(), m.end(), MARKER) for m in stand_ins]
+    elif len(found) == images:
+        spans = [(m.end(), m.end(), f" {MARKER}") for m in found]
+    else:
+        raise PromptError("placement", f"put {MARKER} after the noun of each of the {images} subjects")
+    for start, end, marker in reversed(spans):
+        prompt = prompt[:start] + marker + prompt[end:]
+    return prompt
+
+
+_WORD = re.compile(r"[\w\u0300-\u036f-]+")
