@@ -163,7 +163,9 @@ func checkAddress(a string, listener bool) error {
 type Bytes int64
 
 // String implements pflag.Value.
-func (b Bytes) String() string { return strings.ReplaceAll(humanize.IBytes(uint64(max(b, 0))), " ", "") }
+func (b Bytes) String() string {
+	return strings.ReplaceAll(humanize.IBytes(uint64(max(b, 0))), " ", "")
+}
 
 // Set implements pflag.Value.
 func (b *Bytes) Set(s string) error {

@@ -1,0 +1,89 @@
+# `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+GO ?= go
+K6_VERSION := v1.8.1
+FUZZTIME ?= 10s
+# Flags for `make run`, for example ARGS="--triton 127.0.0.1:8001".
+ARGS ?=
+
+# Tests find the interpreter of the local Triton here, wherever their package lies.
+export FACEDIFFUSER_PYTHON := $(CURDIR)/.venv/bin/python
+
+.PHONY: help run build venv toolkit-venv test test-go bench-once test-toolkit lint check fuzz bench load goldens clean need
+
+help: ## list the targets
+	@echo "make run    a gateway with its own Triton on http://127.0.0.1:8080"
+	@echo "make test   everything that a change must pass"
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: build venv ## build, start a gateway with its own Triton and wait for requests (ARGS="--listen :8081" adds flags)
+	@exec bin/facediffuser serve $(ARGS)
+
+build: need ## build bin/facediffuser
+	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/facediffuser ./gateway
+
+need:
+	@MAKE_VERSION=$(MAKE_VERSION) scripts/need.sh go python make
+
+venv: .venv/.ready ## make .venv, the Python environment that holds the local Triton
+.venv/.ready: model_repository/requirements.txt scripts/venv.sh
+	@scripts/venv.sh .venv $<
+
+toolkit-venv: .venv-toolkit/.ready ## make .venv-toolkit, with PyTorch, for training, export, goldens and the toolkit's tests
+.venv-toolkit/.ready: toolkit/requirements.txt scripts/venv.sh
+	@scripts/venv.sh .venv-toolkit $<
+
+test: ## vet, all tests with the race detector on a real Triton, the SDKs, fuzz seeds, benchmarks once
+	@MAKE_VERSION=$(MAKE_VERSION) scripts/need.sh go python make gcc node
+	@scripts/phases.sh build venv test-go bench-once
+
+test-go: venv bin/gotestsum
+	$(GO) vet ./...
+	bin/gotestsum --format pkgname --jsonfile bin/tests.json -- -race -timeout 12m ./...
+
+bench-once: venv
+	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 5m ./...
+
+test-toolkit: toolkit-venv ## the toolkit's own tests
+	.venv-toolkit/bin/python -m pytest -q --junitxml bin/toolkit.xml toolkit
+
+lint: bin/golangci-lint ## golangci-lint and the formatters it holds
+	bin/golangci-lint run ./...
+
+check: ## lint, and fail when formatting or generating changes a committed file
+	$(GO) mod verify
+	@$(MAKE) --no-print-directory lint
+	bin/golangci-lint fmt --diff
+	$(GO) mod tidy -diff
+	@git diff --exit-code --stat && test -z "$$(git status --porcelain)" || { git status --short; echo "the tree is not clean" >&2; exit 1; }
+
+fuzz: ## run every fuzz test for FUZZTIME (10s)
+	@for target in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n 1 dirname | sort -u); do \
+	  for name in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$target/*_test.go); do \
+	    echo "== $$target $$name"; $(GO) test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) $$target; done; done
+
+bench: build venv ## Go benchmarks, then the gateway's own share of time and its memory, as ratios of one run
+	$(GO) test -run '^$$' -bench . -benchmem ./sampler ./fusion ./tritonclient ./gateway/internal/picture
+	@$(FACEDIFFUSER_PYTHON) scripts/bench.py
+
+load: build venv bin/k6 ## k6 against the gateway at FACEDIFFUSER_URL, or one started for it (DURATION=30s)
+	@$(FACEDIFFUSER_PYTHON) scripts/with_gateway.py bin/k6 run --quiet --no-usage-report deploy/k6/smoke.js
+
+goldens: toolkit-venv ## rewrite everything that depends on weights: goldens and the picture sheet
+	.venv-toolkit/bin/python -m toolkit goldens
+
+clean: ## remove what was built (.venv, .venv-toolkit and .run too)
+	rm -rf bin .venv .venv-toolkit .run
+
+# Tools, each pinned. golangci-lint and gotestsum by tools/go.mod, which does not raise the product's versions; k6 by its own.
+bin/gotestsum: tools/go.mod
+	@cd tools && CGO_ENABLED=0 $(GO) build -o ../$@ gotest.tools/gotestsum
+bin/golangci-lint: tools/go.mod
+	@cd tools && CGO_ENABLED=0 $(GO) build -o ../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+bin/k6: Makefile
+	@GOBIN=$(CURDIR)/bin CGO_ENABLED=0 $(GO) install go.k6.io/k6@$(K6_VERSION) && touch $@
