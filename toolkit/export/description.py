@@ -1,0 +1,83 @@
+"""pipeline.json: what the gateway must know of a family beside the shapes of its models."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from toolkit.models import Family
+
+# Nouns after which the marker of a subject may be placed for the user; singular only.
+PERSON_NOUNS = [
+    "woman", "man", "girl", "boy", "lady", "gentleman", "guy", "person", "child", "kid", "baby", "teenager",
+    "mother", "father", "grandmother", "grandfather", "sister", "brother", "friend",
+    "actor", "actress", "astronaut", "chef", "doctor", "king", "queen", "student", "teacher",
+]  # fmt: skip
+
+DEFAULTS = {
+    "num_inference_steps": 50,
+    "guidance_scale": 5.0,
+    "start_merge_fraction": 0.3,
+    "final_fraction": 0.6,
+    "eta": 0.0,
+}
+# A larger share of subject enhancement follows the reference more closely.
+INPUT_FIDELITY = {
+    "low": {"start_merge_fraction": 0.4, "final_fraction": 0.8},
+    "high": {"start_merge_fraction": 0.1, "final_fraction": 0.4},
+}
+SCHEDULE_KEYS = [
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "steps_offset", "set_alpha_to_one",
+    "clip_sample", "timestep_spacing", "prediction_type",
+]  # fmt: skip
+
+
+def describe(family: Family, schedule: dict, models: Path, pictures: torch.Tensor, created: int) -> dict:
+    """`family.config` may carry `defaults` and `input_fidelity` chosen on validation data.
+
+    pictures [B, 3, H, W] in [-1, 1] are typical of the family; previews are fitted to them.
+    """
+    matrix, bias = fit_preview(family, pictures)
+    config = family.config
+    return {
+        "name": config["preset"]["name"],
+        "aliases": [f"facediffuser-{config['preset']['name']}", "face-diffuser"],
+        "description": "A small Face-Diffuser of cartoon people: Stable Diffusion 1.5's architecture at 128x128 pixels.",
+        "license": "Apache-2.0",
+        "created": created,
+        "schedule": {key: schedule[key] for key in SCHEDULE_KEYS},
+        "scaling_factor": config["scaling_factor"],
+        "object_resolution": config["preset"]["image_size"],
+        "defaults": {**DEFAULTS, **config.get("defaults", {})},
+        "limits": {"max_inference_steps": 200, "min_guidance_scale": 0.0, "max_guidance_scale": 20.0},
+        "quality": {"low": 20, "medium": 30, "high": 50},
+        "input_fidelity": {**INPUT_FIDELITY, **config.get("input_fidelity", {})},
+        "preview_matrix": matrix,
+        "preview_bias": bias,
+        "person_nouns": PERSON_NOUNS,
+        "weights_sha256": weights_sha256(models),
+    }
+
+
+@torch.no_grad()
+def fit_preview(family: Family, pictures: torch.Tensor) -> tuple[list[list[float]], list[float]]:
+    """Least squares from latents (times the scaling factor) to RGB of the picture shrunk to their
+    size: matrix [4][3] and bias [3], for previews that cost no decoder."""
+    latents = family.vae.encode(pictures).mode() * family.config["scaling_factor"]
+    colours = F.interpolate(pictures, latents.shape[-2:], mode="area")
+    x = latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1]).double()
+    y = colours.permute(0, 2, 3, 1).reshape(-1, 3).double()
+    solution = torch.linalg.lstsq(torch.cat([x, torch.ones(len(x), 1)], dim=1), y).solution
+    rows = [[round(value, 4) for value in row] for row in solution.tolist()]
+    return rows[:-1], rows[-1]
+
+
+def weights_sha256(models: Path) -> str:
+    """Identity of a family's networks: SHA-256 over name, a zero byte and content of each ONNX
+    file under `models`, in order of names."""
+    digest = hashlib.sha256()
+    for path in sorted(models.glob("*/1/model.onnx")):
+        digest.update(path.relative_to(models).as_posix().encode() + b"\0")
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
