@@ -8,7 +8,7 @@ from toolkit.models.autoencoder import PatchAutoencoder
 from toolkit.models.family import Family, load, new_family, save
 from toolkit.models.presets import MINI, TINY, Preset
 from toolkit.models.subject_fuser import SubjectFuser
-from toolkit.models.tokenizer import END_OF_TEXT, MARKER, Prompt, encode_prompt, write_tokenizer
+from toolkit.models.tokenizer import END_OF_TEXT, MARKER, write_tokenizer
 
 __all__ = [
     "END_OF_TEXT",
@@ -18,9 +18,7 @@ __all__ = [
     "Family",
     "PatchAutoencoder",
     "Preset",
-    "Prompt",
     "SubjectFuser",
-    "encode_prompt",
     "load",
     "new_family",
     "save",

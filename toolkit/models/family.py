@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -146,11 +147,13 @@ def new_vae(preset: Preset) -> PatchAutoencoder:
     )
 
 
-def new_family(folder: Path, seed: int = 0, preset: Preset = MINI) -> Family:
-    """Random networks of the preset's sizes; the tokenizer's files are written into `folder`."""
+def new_family(seed: int = 0, preset: Preset = MINI) -> Family:
+    """Random networks of the preset's sizes."""
     torch.manual_seed(seed)
+    with TemporaryDirectory() as folder:
+        tokenizer = write_tokenizer(Path(folder))
     family = Family(
-        tokenizer=write_tokenizer(Path(folder) / "tokenizer"),
+        tokenizer=tokenizer,
         text_encoder=new_text_encoder(preset),
         image_encoder=new_image_encoder(preset),
         subject_fuser=SubjectFuser(preset.width),
@@ -172,7 +175,7 @@ def save(family: Family, folder: Path) -> None:
     """Writes every network into its sub-folder, FP32 safetensors; load() reads it back."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    family.tokenizer.save_pretrained(folder / "tokenizer")
+    write_tokenizer(folder / "tokenizer")
     for name in ("text_encoder", "image_encoder", "unet_tdm", "unet_sdm"):
         getattr(family, name).save_pretrained(folder / name)
     family.vae.autoencoder.save_pretrained(folder / "vae")

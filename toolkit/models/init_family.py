@@ -13,4 +13,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    save(new_family(args.out, args.seed, MINI if args.preset == "mini" else TINY), args.out)
+    save(new_family(args.seed, MINI if args.preset == "mini" else TINY), args.out)

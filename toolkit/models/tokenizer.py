@@ -1,4 +1,4 @@
-"""CLIP's tokenizer with the subject marker, and the rule that finds a subject's token.
+"""CLIP's tokenizer with the subject marker.
 
 The vocabulary is CLIP's own, written from the merge list inside the `open_clip_torch` package
 (MIT): 256 bytes, the same with `</w>`, 48894 merges, start and end of text = 49408 entries.
@@ -7,7 +7,6 @@ The vocabulary is CLIP's own, written from the merge list inside the `open_clip_
 
 import gzip
 import json
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -47,43 +46,3 @@ _SPECIAL = {
     "unk_token": END_OF_TEXT,
     "pad_token": END_OF_TEXT,
 }
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """Token ids of a prompt without markers, and where its subjects' tokens stand.
-
-    input_ids: `max_length` ids: start, words, end, padded with end-of-text.
-    positions: index into input_ids of the token before each marker, in order.
-    """
-
-    input_ids: list[int]
-    positions: list[int]
-
-
-def encode_prompt(tokenizer: CLIPTokenizerFast, text: str, max_length: int = 77) -> Prompt:
-    """Tokenises once with markers, drops them, cuts to `max_length` and pads.
-
-    Raises ValueError for a marker with no word before it, one that follows another directly, and
-    one whose token lies beyond the cut.
-    """
-    marker = tokenizer.convert_tokens_to_ids(MARKER)
-    end = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
-    stream = tokenizer(text, add_special_tokens=False)["input_ids"]
-    ids = [tokenizer.convert_tokens_to_ids(START_OF_TEXT)]
-    positions: list[int] = []
-    for token in stream:
-        if token != marker:
-            ids.append(token)
-            continue
-        position = len(ids) - 1
-        if position == 0:
-            raise ValueError(f"{MARKER} must follow the noun of a subject")
-        if positions and positions[-1] == position:
-            raise ValueError(f"{MARKER} follows another {MARKER} directly")
-        if position >= max_length - 1:
-            raise ValueError(f"{MARKER} lies beyond the {max_length} tokens of a prompt")
-        positions.append(position)
-    ids = ids[: max_length - 1]
-    ids += [end] * (max_length - len(ids))
-    return Prompt(ids, positions)
