@@ -1,0 +1,250 @@
+package localtriton
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// markVariable is set to an instance's random mark in the environment of
+	// tritonserver, from which its model processes inherit it. A process is known
+	// by this mark, never by a number that the kernel may give to another one.
+	markVariable = "FACEDIFFUSER_TRITON"
+	sharedMemory = "/dev/shm"
+	stateFile    = "state.json"
+)
+
+// instance is what one Server owns on disk, in shared memory and on the network.
+type instance struct {
+	state
+	dir       string
+	lock      *os.File // flock held as long as the owner lives
+	closePort func() error
+	address   string
+}
+
+// state is what the next Start must know to clean up after a killed owner.
+type state struct {
+	Mark         string `json:"mark"`
+	SharedMemory string `json:"shared_memory_prefix"`
+}
+
+// newInstance cleans up after dead owners in runDir and makes a folder there.
+func newInstance(ctx context.Context, runDir string, logger *slog.Logger) (*instance, error) {
+	if runDir == "" {
+		return nil, errors.New("no run folder given")
+	}
+	if err := os.MkdirAll(runDir, 0o700); err != nil {
+		return nil, err
+	}
+	// Held while folders are swept and made, so that no one sweeps a folder
+	// between its making and its locking.
+	door, err := lockFile(filepath.Join(runDir, "triton.lock"), unix.LOCK_EX)
+	if err != nil {
+		return nil, err
+	}
+	defer door.Close()
+	if err := sweep(ctx, runDir, logger); err != nil {
+		return nil, err
+	}
+	mark := strings.ToLower(rand.Text())
+	in := &instance{
+		state: state{Mark: mark, SharedMemory: "facediffuser_" + mark[:12] + "_"},
+		dir:   filepath.Join(runDir, "triton-"+mark[:12]),
+	}
+	if err := os.Mkdir(in.dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := in.claim(); err != nil {
+		return nil, errors.Join(err, in.remove())
+	}
+	return in, nil
+}
+
+func (in *instance) claim() (err error) {
+	if in.lock, err = lockFile(filepath.Join(in.dir, "lock"), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return err
+	}
+	data, err := json.Marshal(in.state)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(in.dir, stateFile), data, 0o600); err != nil {
+		return err
+	}
+	return in.reservePort()
+}
+
+// reservePort binds a loopback port with SO_REUSEPORT and does not listen on it:
+// Triton, started with --reuse-grpc-port, can bind it too and gets every
+// connection; other programs cannot have it; a client that calls while Triton is
+// down is refused at once.
+func (in *instance) reservePort() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("reserve a port: %w", err)
+	}
+	in.closePort = func() error { return unix.Close(fd) }
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+		return fmt.Errorf("reserve a port: %w", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return fmt.Errorf("reserve a port: %w", err)
+	}
+	bound, err := unix.Getsockname(fd)
+	if err != nil {
+		return fmt.Errorf("reserve a port: %w", err)
+	}
+	in.address = net.JoinHostPort("127.0.0.1", strconv.Itoa(bound.(*unix.SockaddrInet4).Port))
+	return nil
+}
+
+// remove gives everything back. No process of the instance may be left.
+func (in *instance) remove() error {
+	errs := []error{removeSharedMemory(in.SharedMemory)}
+	if in.closePort != nil {
+		errs = append(errs, in.closePort())
+	}
+	errs = append(errs, os.RemoveAll(in.dir))
+	if in.lock != nil {
+		errs = append(errs, in.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// sweep ends what dead owners have left in runDir. Folders of living owners are
+// locked and stay untouched.
+func sweep(ctx context.Context, runDir string, logger *slog.Logger) error {
+	dirs, err := filepath.Glob(filepath.Join(runDir, "triton-*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range dirs {
+		lock, err := lockFile(filepath.Join(dir, "lock"), unix.LOCK_EX|unix.LOCK_NB)
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		err = func() error {
+			defer lock.Close()
+			var left state
+			data, err := os.ReadFile(filepath.Join(dir, stateFile))
+			if errors.Is(err, fs.ErrNotExist) {
+				return os.RemoveAll(dir) // killed before it started anything
+			}
+			if err != nil {
+				return err
+			}
+			if err := json.Unmarshal(data, &left); err != nil || len(left.Mark) < 20 || left.SharedMemory == "" {
+				return fmt.Errorf("%s is not a state file of this program: remove %s", filepath.Join(dir, stateFile), dir)
+			}
+			killed, err := killMarked(ctx, left.Mark)
+			if err != nil {
+				return err
+			}
+			logger.Info("cleaned up after a gateway that was killed", "processes", killed, "folder", dir)
+			return errors.Join(removeSharedMemory(left.SharedMemory), os.RemoveAll(dir))
+		}()
+		if err != nil {
+			return fmt.Errorf("clean up after a killed gateway: %w", err)
+		}
+	}
+	return nil
+}
+
+func lockFile(path string, how int) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(file.Fd()), how); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return file, nil
+}
+
+// killMarked kills every process that carries mark and waits until none is left.
+// It returns how many it found.
+func killMarked(ctx context.Context, mark string) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	seen := make(map[int]bool)
+	for {
+		pids, err := markedProcesses(mark)
+		if err != nil || len(pids) == 0 {
+			return len(seen), err
+		}
+		for _, pid := range pids {
+			seen[pid] = true
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+				return len(seen), fmt.Errorf("kill process %d: %w", pid, err)
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return len(seen), fmt.Errorf("processes %v do not end: %w", pids, context.Cause(ctx))
+		}
+	}
+}
+
+// markedProcesses lists the processes of this user that carry mark. Dead ones that
+// nobody has reaped have no environment any more and do not count.
+func markedProcesses(mark string) ([]int, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	want := []byte(markVariable + "=" + mark + "\x00")
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		environment, err := os.ReadFile(filepath.Join("/proc", entry.Name(), "environ"))
+		if err != nil {
+			continue // another user's process, or gone meanwhile
+		}
+		if bytes.Contains(environment, want) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// removeSharedMemory unlinks the regions whose names begin with prefix.
+func removeSharedMemory(prefix string) error {
+	entries, err := os.ReadDir(sharedMemory)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), prefix) {
+			if err := os.Remove(filepath.Join(sharedMemory, entry.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,286 @@
+package localtriton
+
+import (
+	"context"
+	"crypto/rand"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	minBackoff = 500 * time.Millisecond
+	maxBackoff = 30 * time.Second
+	// A server that has served this long starts again with minBackoff.
+	healthyAfter = time.Minute
+	// A server that dies so often before it was ready once will not become ready.
+	maxFailedStarts = 2
+	// After the server is dead, its output is read for at most this long.
+	outputDelay = time.Second
+)
+
+// launch is how to start tritonserver.
+type launch struct {
+	path        string
+	arguments   []string
+	environment []string
+	dir         string
+}
+
+// prepare fills the instance's folder (backend folder, libpython) and composes the
+// command line.
+func prepare(ctx context.Context, config Config, w wheel, in *instance) (launch, error) {
+	backend := filepath.Join(in.dir, "backends", "python")
+	libraries := filepath.Join(in.dir, "lib")
+	for _, dir := range []string{backend, libraries, filepath.Join(in.dir, "tmp")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return launch{}, err
+		}
+	}
+	stub := filepath.Join(backend, filepath.Base(w.stub))
+	links := map[string]string{
+		filepath.Join(backend, "libtriton_python.so"):            filepath.Join(w.backend, "libtriton_python.so"),
+		filepath.Join(backend, "triton_python_backend_utils.py"): filepath.Join(w.backend, "triton_python_backend_utils.py"),
+		stub: w.stub,
+	}
+	// The stub embeds the interpreter as a shared library. The one that belongs to
+	// the environment comes first; only its own file is linked, so that nothing else
+	// beside it (another libstdc++) gets in front of the wheel's libraries.
+	if w.sharedLibrary != "" {
+		links[filepath.Join(libraries, filepath.Base(w.sharedLibrary))] = w.sharedLibrary
+	}
+	for link, target := range links {
+		if err := os.Symlink(target, link); err != nil {
+			return launch{}, err
+		}
+	}
+	_, port, err := net.SplitHostPort(in.address)
+	if err != nil {
+		return launch{}, err
+	}
+	command := launch{
+		path: w.server,
+		dir:  in.dir,
+		arguments: []string{
+			"--model-repository=" + config.ModelsDir,
+			"--backend-directory=" + filepath.Join(in.dir, "backends"),
+			"--model-control-mode=none",
+			// What the configuration files say is what runs: Triton guesses nothing.
+			"--disable-auto-complete-config",
+			"--strict-readiness=true",
+			// A model that does not load ends the server with a reason in its log,
+			// instead of a server that is never ready and does not say why.
+			"--exit-on-error=true",
+			"--exit-timeout-secs=15",
+			fmt.Sprintf("--model-load-thread-count=%d", min(4, runtime.NumCPU())),
+			"--allow-http=false",
+			"--allow-metrics=false",
+			"--allow-grpc=true",
+			"--grpc-address=127.0.0.1",
+			"--grpc-port=" + port,
+			"--reuse-grpc-port=true",
+			// Nobody knows the secret: the protocols are off for every client. Any
+			// process on this machine can connect, so what could read memory or change
+			// models must be. Health, metadata, configuration, statistics and inference
+			// stay open: the gateway uses them.
+			"--grpc-restricted-protocol=shared-memory,model-repository,trace,logging:secret=" + rand.Text(),
+			"--pinned-memory-pool-byte-size=0", // for GPUs only
+			"--backend-config=python,shm-region-prefix-name=" + in.SharedMemory,
+		},
+		environment: append([]string{
+			markVariable + "=" + in.Mark,
+			"PATH=" + filepath.Dir(w.python) + ":/usr/local/bin:/usr/bin:/bin",
+			"VIRTUAL_ENV=" + w.environment, // where the stub's interpreter finds its packages
+			"LD_LIBRARY_PATH=" + w.libraries + ":" + libraries,
+			"HOME=" + in.dir,
+			"TMPDIR=" + filepath.Join(in.dir, "tmp"),
+			"LANG=C.UTF-8",
+			"PYTHONUNBUFFERED=1", // a model's last words reach the log
+			"PYTHONDONTWRITEBYTECODE=1",
+			"PYTHONNOUSERSITE=1",
+			// Every model is a process of its own: libraries that start a thread per
+			// core in each of them only get in each other's way. ONNX Runtime sets its
+			// own threads and does not read these.
+			"OMP_NUM_THREADS=1",
+			"OPENBLAS_NUM_THREADS=1",
+			"MKL_NUM_THREADS=1",
+		}, config.Environment...),
+	}
+	return command, checkStub(ctx, stub, command.environment)
+}
+
+// checkStub lets the loader resolve the stub's libraries before Triton needs it:
+// Triton itself would only say that a model's stub did not start.
+func checkStub(ctx context.Context, stub string, environment []string) error {
+	command := exec.CommandContext(ctx, stub)
+	command.Env = environment
+	output, err := command.CombinedOutput() // without arguments it explains itself and exits
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return fmt.Errorf("start the Python backend's stub: %w", err)
+	}
+	if !strings.Contains(string(output), "error while loading shared libraries") {
+		return nil
+	}
+	wanted := "libpython"
+	if file, err := elf.Open(stub); err == nil {
+		names, _ := file.ImportedLibraries()
+		file.Close()
+		if i := slices.IndexFunc(names, func(n string) bool { return strings.HasPrefix(n, "libpython") }); i >= 0 {
+			wanted = names[i]
+		}
+	}
+	return fmt.Errorf("the Python backend's stub does not start (%s): it needs the shared library of its Python, %s; "+
+		"install it (on Debian and Ubuntu the package libpython3.x) or make the serving environment from a Python that was built with --enable-shared",
+		strings.TrimSpace(string(output)), wanted)
+}
+
+// supervise runs the server until it is closed or given up. The first attempt to
+// start reports on started; an error there ends supervision.
+func (s *Server) supervise(started chan<- error) {
+	// PDEATHSIG fires when the *thread* that forked ends. This goroutine keeps its
+	// thread until the last child is gone.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer close(s.done)
+	defer s.update(func(status *Status) { status.State, status.PID = Stopped, 0 })
+	defer func() {
+		if err := s.instance.remove(); err != nil {
+			s.config.Logger.Error("local Triton: clean up", "error", err)
+		}
+	}()
+	backoff, wasReady := minBackoff, false
+	for attempt := 1; ; attempt++ {
+		ready, lived, err := s.run(started)
+		started = nil
+		var exit *ExitError
+		if !errors.As(err, &exit) {
+			return // closed, or never started
+		}
+		wasReady = wasReady || ready
+		if lived >= healthyAfter {
+			backoff = minBackoff
+		}
+		s.config.Logger.Error("local Triton died", "error", exit, "lived", lived.Round(time.Millisecond))
+		s.update(func(status *Status) {
+			status.State, status.PID, status.LastExit = Restarting, 0, exit
+			status.Restarts++
+		})
+		if !wasReady && attempt == maxFailedStarts {
+			s.mu.Lock()
+			s.err = exit
+			s.mu.Unlock()
+			return
+		}
+		wait := time.NewTimer(backoff)
+		select {
+		case <-wait.C:
+		case <-s.stopping:
+			wait.Stop()
+			return
+		}
+		backoff = min(2*backoff, maxBackoff)
+	}
+}
+
+// run starts the server once and waits for its end. The error is an *ExitError when
+// the server died by itself and nil when it was closed.
+func (s *Server) run(started chan<- error) (ready bool, lived time.Duration, err error) {
+	report := func(err error) {
+		if started != nil {
+			started <- err
+		}
+	}
+	log, err := openLog(s.config.LogFile)
+	if err != nil {
+		report(err)
+		return false, 0, s.startError(started, err)
+	}
+	defer log.Close()
+	log.loaded = func(model string) { s.update(func(*Status) { s.loaded[model] = true }) }
+	log.serving = func() {
+		ready = true
+		s.update(func(status *Status) { status.State = Ready })
+	}
+	output, input, err := os.Pipe()
+	if err != nil {
+		report(err)
+		return false, 0, s.startError(started, err)
+	}
+	defer output.Close()
+	command := exec.Command(s.command.path, s.command.arguments...)
+	command.Env, command.Dir = s.command.environment, s.command.dir
+	// A file, not a writer: the models hold the pipe too, and Wait shall return when
+	// the server is dead, not when the last of them has noticed.
+	command.Stdout, command.Stderr = input, input
+	command.SysProcAttr = &syscall.SysProcAttr{
+		Setpgid:   true, // a group of its own: the terminal's Ctrl-C goes to the gateway alone
+		Pdeathsig: syscall.SIGKILL,
+	}
+	begin := time.Now()
+	err = command.Start()
+	input.Close()
+	if err != nil {
+		report(err)
+		return false, 0, s.startError(started, err)
+	}
+	pid := command.Process.Pid
+	s.update(func(status *Status) {
+		status.State, status.PID = Starting, pid
+		clear(s.loaded)
+	})
+	report(nil)
+	copied := make(chan struct{})
+	go func() {
+		defer close(copied)
+		_, _ = io.Copy(log, output) // ends when the last holder of the pipe is gone
+	}()
+	exited := make(chan error, 1)
+	go func() { exited <- command.Wait() }()
+	closed := false
+	select {
+	case <-exited:
+	case <-s.stopping:
+		closed = true
+		_ = command.Process.Signal(syscall.SIGTERM) // fails only when it is gone
+		select {
+		case <-exited:
+		case <-s.kill:
+			_ = syscall.Kill(-pid, syscall.SIGKILL)
+			<-exited
+		}
+	}
+	// The models must be gone before their shared memory is unlinked and before a
+	// new server loads the same models beside them.
+	if _, err := killMarked(context.Background(), s.instance.Mark); err != nil {
+		s.config.Logger.Error("local Triton: end its models", "error", err)
+	}
+	if err := removeSharedMemory(s.instance.SharedMemory); err != nil {
+		s.config.Logger.Error("local Triton: unlink shared memory", "error", err)
+	}
+	_ = output.SetReadDeadline(time.Now().Add(outputDelay)) // a process that could not be killed
+	<-copied
+	if closed {
+		return false, 0, nil
+	}
+	return ready, time.Since(begin), &ExitError{Status: command.ProcessState.String(), Reason: log.reason(), LogFile: s.config.LogFile}
+}
+
+// startError is err for the first start, which Start returns, and a death for a
+// later one, which is tried again.
+func (s *Server) startError(started chan<- error, err error) error {
+	if started != nil {
+		return err
+	}
+	return &ExitError{Status: "not started", Reason: err.Error(), LogFile: s.config.LogFile}
+}
