@@ -24,13 +24,14 @@ type Config struct {
 	RunDir string   // scratch of the local Triton: its back end directory, its log, its process file
 
 	MaxRunning     int   // pictures denoised at once; 0: the family's batch size
-	MaxQueue       int   // requests that wait behind them before 429
+	MaxQueue       int   // pictures that wait behind them before 429
 	MaxUploads     int   // request bodies read and decoded at once
 	MaxImageBytes  Bytes // one uploaded image
 	MaxImagePixels int64 // width × height of one uploaded image
 
-	StepTimeout   time.Duration // one call to one network
-	ShutdownGrace time.Duration // from SIGTERM to the end of the last request
+	StepTimeout    time.Duration // one call to one network
+	RequestTimeout time.Duration // one request, its time in the queue included
+	ShutdownGrace  time.Duration // from SIGTERM to the end of the last request
 
 	EmbedParameters bool // write what reproduces a picture into it
 	EmbedXMP        bool // write the XMP that marks a picture as synthetic
@@ -44,8 +45,8 @@ type Config struct {
 func Default() Config {
 	return Config{
 		Listen: "127.0.0.1:8080", Family: "model_repository/mini", Python: ".venv/bin/python", RunDir: ".run",
-		MaxQueue: 32, MaxUploads: 4, MaxImageBytes: 20 << 20, MaxImagePixels: 24_000_000,
-		StepTimeout: 30 * time.Second, ShutdownGrace: 20 * time.Second,
+		MaxQueue: 32, MaxUploads: 16, MaxImageBytes: 20 << 20, MaxImagePixels: 24_000_000,
+		StepTimeout: 30 * time.Second, RequestTimeout: 10 * time.Minute, ShutdownGrace: 20 * time.Second,
 		EmbedParameters: true, EmbedXMP: true,
 		MemoryLimit: 150 << 20, LogFormat: "text", LogLevel: "info",
 	}
@@ -63,11 +64,12 @@ func (c *Config) Flags() *pflag.FlagSet {
 	f.StringVar(&c.Python, "python", c.Python, "`interpreter` of the environment that holds the local Triton")
 	f.StringVar(&c.RunDir, "run-dir", c.RunDir, "`directory` for the local Triton's log and scratch files")
 	f.IntVar(&c.MaxRunning, "max-running", c.MaxRunning, "denoise at most this many pictures at once (0: the family's batch size)")
-	f.IntVar(&c.MaxQueue, "max-queue", c.MaxQueue, "let at most this many requests wait, answer 429 beyond")
+	f.IntVar(&c.MaxQueue, "max-queue", c.MaxQueue, "let at most this many pictures wait, answer 429 beyond")
 	f.IntVar(&c.MaxUploads, "max-uploads", c.MaxUploads, "read at most this many uploads at once")
 	f.Var(&c.MaxImageBytes, "max-image-bytes", "refuse larger reference images")
 	f.Int64Var(&c.MaxImagePixels, "max-image-pixels", c.MaxImagePixels, "refuse reference images with more pixels")
 	f.DurationVar(&c.StepTimeout, "step-timeout", c.StepTimeout, "give one call to one network at most this long")
+	f.DurationVar(&c.RequestTimeout, "request-timeout", c.RequestTimeout, "give one request at most this long, its time in the queue included")
 	f.DurationVar(&c.ShutdownGrace, "shutdown-grace", c.ShutdownGrace, "after SIGTERM, give running requests at most this long")
 	f.BoolVar(&c.EmbedParameters, "embed-parameters", c.EmbedParameters, "write the parameters that reproduce a picture into it")
 	f.BoolVar(&c.EmbedXMP, "embed-xmp", c.EmbedXMP, "mark pictures as synthetic by XMP (DigitalSourceType)")
@@ -118,7 +120,7 @@ func (c *Config) Validate() error {
 	for _, d := range []struct {
 		name string
 		v    time.Duration
-	}{{"step-timeout", c.StepTimeout}, {"shutdown-grace", c.ShutdownGrace}} {
+	}{{"step-timeout", c.StepTimeout}, {"request-timeout", c.RequestTimeout}, {"shutdown-grace", c.ShutdownGrace}} {
 		if d.v < 100*time.Millisecond || d.v > time.Hour {
 			fault(d.name, "must be from 100ms to 1h, not %v", d.v)
 		}
