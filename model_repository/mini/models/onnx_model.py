@@ -1,8 +1,13 @@
 """Triton Python-backend model: runs the model.onnx beside it in ONNX Runtime on the CPU.
 
 Each model's 1/model.py is a link to this file. Needs CPython 3.9 or later, numpy and onnxruntime.
+
+Tensors cross between Triton and NumPy as DLPack. The backend's own as_numpy() and Tensor(name,
+array) are compiled against NumPy 1: with NumPy 2, the only one for CPython 3.13, they take every
+element for 0 bytes wide, and so give wrong values without an error.
 """
 
+import ctypes
 import json
 import os
 
@@ -28,7 +33,7 @@ class TritonPythonModel:
     def execute(self, requests):
         """One run for the rows of all requests of a dynamic batch; a response each, in order."""
         try:
-            columns = [[_array(request, name) for request in requests] for name in self.inputs]
+            columns = [[_rows(request, name) for request in requests] for name in self.inputs]
             feeds = {name: np.concatenate(column) for name, column in zip(self.inputs, columns)}
             results = self.session.run(self.outputs, feeds)
         except Exception as error:  # the batch's clients must hear of it; the model lives on
@@ -37,10 +42,24 @@ class TritonPythonModel:
         ends = np.cumsum([len(rows) for rows in columns[0]])[:-1]
         split = [np.split(result, ends) for result in results]
         return [
-            pb_utils.InferenceResponse([pb_utils.Tensor(n, rows) for n, rows in zip(self.outputs, response)])
+            pb_utils.InferenceResponse([_tensor(name, rows) for name, rows in zip(self.outputs, response)])
             for response in zip(*split)
         ]
 
 
-def _array(request, name):
-    return pb_utils.get_input_tensor_by_name(request, name).as_numpy()
+def _rows(request, name):
+    return np.from_dlpack(pb_utils.get_input_tensor_by_name(request, name))
+
+
+def _tensor(name, rows):
+    capsule = rows.__dlpack__()
+    tensor = pb_utils.Tensor.from_dlpack(name, capsule)
+    # The backend renames what it took to "used_dlpack"; NumPy looks for DLPack's own name when the
+    # capsule goes and complains in the log about any other.
+    _SET_NAME(capsule, _USED)
+    return tensor
+
+
+_USED = b"used_dltensor"  # the capsule keeps the pointer
+_SET_NAME = ctypes.pythonapi.PyCapsule_SetName
+_SET_NAME.argtypes = [ctypes.py_object, ctypes.c_char_p]
