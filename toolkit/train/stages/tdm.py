@@ -55,8 +55,19 @@ class SceneModelStage(Stage):
         self.latents = encode_dataset(family, train, work_dir / "latents" / "scenes-train.npy")
         self.ids, _ = tokenise(family, train)
         self.null_ids = torch.tensor(encode(family.tokenizer, "").input_ids)
+        self.forget_unused_words()
         self.validation = datasets["scenes-validation"]
         self.schedule = NoiseSchedule()
+
+    @torch.no_grad()
+    def forget_unused_words(self) -> None:
+        """Zero embeddings for tokens that no caption uses: they say nothing instead of noise, and
+        their 12 MiB of weights compress to nothing. Without gradients they stay zero."""
+        used = torch.cat([self.ids.flatten(), self.null_ids]).unique()
+        table = self.text_encoder.get_input_embeddings().weight
+        kept = table[used].clone()
+        table.zero_()
+        table[used] = kept
 
     def networks(self) -> dict[str, nn.Module]:
         return {"unet_tdm": self.unet, "text_encoder": self.text_encoder}

@@ -1,0 +1,1 @@
+"""How good pictures are: judges, the picture sheet, and what was chosen on validation pairs."""
