@@ -36,7 +36,7 @@ venv: .venv/.ready ## make .venv, the Python environment that holds the local Tr
 
 toolkit-venv: .venv-toolkit/.ready ## make .venv-toolkit, with PyTorch, for training, export, goldens and the toolkit's tests
 .venv-toolkit/.ready: toolkit/requirements.txt scripts/venv.sh
-	@scripts/venv.sh .venv-toolkit $<
+	@MINOR=11 scripts/venv.sh .venv-toolkit $<
 
 test: ## vet, all tests with the race detector on a real Triton, the SDKs, fuzz seeds, benchmarks once
 	@MAKE_VERSION=$(MAKE_VERSION) scripts/need.sh go python make gcc node
@@ -49,7 +49,7 @@ test-go: venv bin/gotestsum
 bench-once: venv
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 5m ./...
 
-test-toolkit: toolkit-venv ## the toolkit's own tests
+test-toolkit: build venv toolkit-venv ## the toolkit's own tests
 	.venv-toolkit/bin/python -m pytest -q --junitxml bin/toolkit.xml toolkit
 
 lint: bin/golangci-lint ## golangci-lint and the formatters it holds

@@ -20,7 +20,7 @@ for tool in "$@"; do
       command -v npm >/dev/null || missing+=("npm: not found. It comes with Node.js.") ;;
     gcc) "${CC:-gcc}" --version >/dev/null 2>&1 || missing+=("a C compiler (gcc): not found. Go's race detector needs it.") ;;
     python)
-      scripts/python.sh >/dev/null || missing+=("CPython 3.9 to 3.13 with venv: $(python3 --version 2>/dev/null || echo 'no python3') was found. Install one (Debian: python3 and python3-venv) or set PYTHON to its path.") ;;
+      scripts/python.sh >/dev/null || missing+=("CPython 3.${MINOR:-9} to 3.13 with venv: $(python3 --version 2>/dev/null || echo 'no python3') was found. Install one (Debian: python3 and python3-venv) or set PYTHON to its path.") ;;
     *) echo "need.sh: $tool is not known" >&2; exit 2 ;;
   esac
 done

@@ -6,7 +6,7 @@ import { check } from 'k6';
 import { Counter, Trend } from 'k6/metrics';
 
 const url = __ENV.FACEDIFFUSER_URL || 'http://127.0.0.1:8080';
-const face = open(__ENV.FACE || import.meta.resolve('../../examples/face-0.png'), 'b');
+const face = open(__ENV.FACE || import.meta.resolve('../../examples/alice.png'), 'b');
 const rate = Number(__ENV.RATE || 0.5);
 
 const picture = new Trend('picture_seconds');
