@@ -1,0 +1,325 @@
+package picture
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"image"
+	"image/color"
+	"image/gif"
+	"image/jpeg"
+	"image/png"
+	"io"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bep/imagemeta"
+	"golang.org/x/image/riff"
+	"golang.org/x/image/webp"
+
+	"github.com/facediffuser/facediffuser/gateway/internal/picture/internal/jpegrows"
+)
+
+// Limits of what is accepted. Zero fields take the defaults.
+type Limits struct {
+	MaxBytes    int64 // of one encoded picture; default 20 MiB
+	MaxPixels   int64 // width·height of one picture; default 24 million
+	BufferBytes int64 // encoded bytes held for all uploads together; default 24 MiB, see intake
+}
+
+const (
+	defaultMaxBytes    = 20 << 20
+	defaultMaxPixels   = 24_000_000
+	defaultBufferBytes = 24 << 20
+
+	// maxSide is what JPEG can say; a PNG could be one pixel high and millions
+	// wide, and rows would no longer be small.
+	maxSide = 65535
+	// maxDecodedBytes bounds what one decoder may hold. Only 16-bit PNGs of more
+	// than 16 megapixels come to it below the default MaxPixels.
+	maxDecodedBytes = 128 << 20
+	// releaseAbove is the size of a decoded picture above which its memory goes
+	// back to the system at once. Waiting for the collector would let the next
+	// picture come on top of this one.
+	releaseAbove = 8 << 20
+)
+
+// Decoder turns untrusted bytes into references. It is safe for concurrent use
+// and decodes one picture at a time.
+type Decoder struct {
+	limits Limits
+	size   int           // object resolution
+	slot   chan struct{} // held while decoding
+	intake *intake
+}
+
+// NewDecoder makes a decoder for references of objectResolution pixels a side.
+func NewDecoder(limits Limits, objectResolution int) *Decoder {
+	if objectResolution <= 0 {
+		panic("picture: object resolution must be positive")
+	}
+	setDefault(&limits.MaxBytes, defaultMaxBytes)
+	setDefault(&limits.MaxPixels, defaultMaxPixels)
+	setDefault(&limits.BufferBytes, defaultBufferBytes)
+	return &Decoder{
+		limits: limits,
+		size:   objectResolution,
+		slot:   make(chan struct{}, 1),
+		intake: newIntake(limits.BufferBytes),
+	}
+}
+
+func setDefault(field *int64, value int64) {
+	if *field <= 0 {
+		*field = value
+	}
+}
+
+// Limits returns the limits in force.
+func (d *Decoder) Limits() Limits { return d.limits }
+
+// Decode reads one picture to the end of r. The error is an [*Error], or the
+// cause of ctx, or an error of r.
+func (d *Decoder) Decode(ctx context.Context, r io.Reader) (*Reference, error) {
+	u := d.intake.open(func(time.Time) {}) // a file, not a client
+	defer u.close()
+	return d.receive(ctx, u, r)
+}
+
+// receive reads one encoded picture into u and decodes it.
+func (d *Decoder) receive(ctx context.Context, u *upload, r io.Reader) (*Reference, error) {
+	if err := u.fill(ctx, r, d.limits.MaxBytes); err != nil {
+		return nil, err
+	}
+	select {
+	case d.slot <- struct{}{}:
+		defer func() { <-d.slot }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	return d.decode(ctx, u)
+}
+
+func (d *Decoder) decode(ctx context.Context, u *upload) (*Reference, error) {
+	format, err := sniff(u.head())
+	if err != nil {
+		return nil, err
+	}
+	config, err := format.config(u.reader(ctx))
+	if err != nil {
+		return nil, decodeError(ctx, format, err)
+	}
+	decoded, err := d.check(format, config)
+	if err != nil {
+		return nil, err
+	}
+	if decoded > releaseAbove {
+		defer debug.FreeOSMemory()
+	}
+	square := newSquarer(config.Width, config.Height, orientation(format, u.reader(ctx)), d.size)
+	rgb := make([]uint8, 3*config.Width)
+	err = format.rows(u.reader(ctx), func(m image.Image) error {
+		square.addImage(m, rgb)
+		return nil
+	})
+	if err != nil {
+		return nil, decodeError(ctx, format, err)
+	}
+	return &Reference{size: d.size, pix: square.finish()}, nil
+}
+
+// check holds the dimensions of a header against the limits and returns about
+// how many bytes the decoder will hold.
+func (d *Decoder) check(f *format, c image.Config) (int64, error) {
+	w, h := int64(c.Width), int64(c.Height)
+	if w <= 0 || h <= 0 {
+		return 0, errorf(KindCorrupt, "the %s says it is %d×%d pixels", f.name, w, h)
+	}
+	if w*h > d.limits.MaxPixels || w > maxSide || h > maxSide {
+		return 0, errorf(KindTooManyPixels, "the image is %d×%d pixels; at most %.3g megapixels and %d pixels a side are accepted",
+			w, h, float64(d.limits.MaxPixels)/1e6, maxSide)
+	}
+	bytes := w * h * 4
+	if c.ColorModel == color.RGBA64Model || c.ColorModel == color.NRGBA64Model {
+		bytes *= 2
+	}
+	if bytes > max(maxDecodedBytes, 4*d.limits.MaxPixels) {
+		return 0, errorf(KindTooManyPixels, "the image is %d×%d pixels of 16 bits a channel, which takes too much memory; save it with 8 bits a channel or smaller", w, h)
+	}
+	return bytes, nil
+}
+
+// format is a file format that is decoded here.
+type format struct {
+	name   string
+	config func(io.Reader) (image.Config, error)
+	rows   func(r io.Reader, emit func(image.Image) error) error
+	meta   imagemeta.ImageFormat // where the EXIF orientation is read from
+}
+
+var (
+	formatPNG  = &format{"PNG", png.DecodeConfig, whole(png.Decode), imagemeta.PNG}
+	formatJPEG = &format{"JPEG", jpeg.DecodeConfig, jpegrows.Decode, imagemeta.JPEG}
+	formatWebP = &format{"WebP", webp.DecodeConfig, whole(decodeWebP), imagemeta.WebP}
+	formatGIF  = &format{"GIF", gif.DecodeConfig, whole(gif.Decode), 0} // first frame; has no EXIF
+)
+
+func whole(decode func(io.Reader) (image.Image, error)) func(io.Reader, func(image.Image) error) error {
+	return func(r io.Reader, emit func(image.Image) error) error {
+		m, err := decode(r)
+		if err != nil {
+			return err
+		}
+		return emit(m)
+	}
+}
+
+func decodeWebP(r io.Reader) (image.Image, error) {
+	m, err := webp.Decode(r)
+	if err != nil {
+		return nil, err
+	}
+	return asVP8(m), nil
+}
+
+// sniff recognises a format by its first bytes, also those that are not decoded
+// here, so that the error can say what to do.
+func sniff(head []byte) (*format, error) {
+	has := func(prefix string) bool { return bytes.HasPrefix(head, []byte(prefix)) }
+	switch {
+	case len(head) == 0:
+		return nil, errorf(KindNotAnImage, "the file is empty")
+	case has("\x89PNG\r\n\x1a\n"):
+		return formatPNG, nil
+	case has("\xff\xd8\xff"):
+		return formatJPEG, nil
+	case has("RIFF") && len(head) >= 12 && string(head[8:12]) == "WEBP":
+		const animated = 1 << 1
+		if len(head) > 20 && string(head[12:16]) == "VP8X" && head[20]&animated != 0 {
+			return nil, errorf(KindUnsupportedFormat, "animated WebP is not supported; send a still image")
+		}
+		return formatWebP, nil
+	case has("GIF87a"), has("GIF89a"):
+		return formatGIF, nil
+	}
+	if name := otherFormat(head); name != "" {
+		return nil, errorf(KindUnsupportedFormat, "%s is not supported; convert it to JPEG, PNG or WebP", name)
+	}
+	return nil, errorf(KindNotAnImage, "the file is not an image; send PNG, JPEG, WebP or GIF")
+}
+
+func otherFormat(head []byte) string {
+	has := func(prefix string) bool { return bytes.HasPrefix(head, []byte(prefix)) }
+	// ISO base media files name their brand, and those they are compatible with,
+	// in the first box: its size, "ftyp", major brand, version, brands.
+	if len(head) >= 12 && string(head[4:8]) == "ftyp" {
+		brands := slices.Collect(slices.Chunk(head[8:], 4))
+		for _, brand := range brands {
+			switch string(brand) {
+			case "avif", "avis":
+				return "AVIF"
+			case "heic", "heix", "heim", "heis", "hevc", "hevx", "hevm", "hevs":
+				return "HEIC (the iPhone's photo format)"
+			}
+		}
+		if slices.ContainsFunc(brands, func(b []byte) bool { return string(b) == "mif1" || string(b) == "msf1" }) {
+			return "HEIF"
+		}
+		return "video"
+	}
+	text := strings.ToLower(string(bytes.TrimLeft(bytes.TrimPrefix(head, []byte("\xef\xbb\xbf")), " \t\r\n")))
+	switch {
+	case has("II*\x00"), has("MM\x00*"), has("II+\x00"), has("MM\x00+"):
+		return "TIFF"
+	case has("%PDF-"):
+		return "PDF"
+	case has("BM"):
+		return "BMP"
+	case has("\x00\x00\x01\x00"):
+		return "ICO"
+	case has("8BPS"):
+		return "PSD"
+	case has("\x00\x00\x00\x0cJXL "), has("\xff\x0a"):
+		return "JPEG XL"
+	case has("\x00\x00\x00\x0cjP  "), has("\xff\x4f\xff\x51"):
+		return "JPEG 2000"
+	case strings.HasPrefix(text, "<svg"),
+		(strings.HasPrefix(text, "<?xml") || strings.HasPrefix(text, "<!--") || strings.HasPrefix(text, "<!doctype svg")) && strings.Contains(text, "svg"):
+		return "SVG"
+	}
+	return ""
+}
+
+// decodeError words an error of a decoder.
+func decodeError(ctx context.Context, f *format, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	var unsupported bool
+	switch err.(type) { //nolint:errorlint // the decoders return these bare
+	case jpeg.UnsupportedError, png.UnsupportedError:
+		unsupported = true
+	}
+	e := &Error{Kind: KindCorrupt, Err: err}
+	switch {
+	case unsupported:
+		e.Kind = KindUnsupportedFormat
+		e.Message = fmt.Sprintf("this variant of %s is not supported (%v); save it again as an ordinary PNG or JPEG", f.name, err)
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
+		e.Message = fmt.Sprintf("the %s is cut off before its end", f.name)
+	default:
+		e.Message = fmt.Sprintf("the %s is damaged (%v)", f.name, err)
+	}
+	return e
+}
+
+// orientation reads EXIF's Orientation, 1 to 8; 1 where there is none or the
+// metadata are unreadable, which is no reason to refuse a picture.
+func orientation(f *format, r io.ReadSeeker) int {
+	value := 1
+	meta := f.meta
+	switch meta {
+	case 0:
+		return value
+	case imagemeta.WebP:
+		if r = webpEXIF(r); r == nil {
+			return value
+		}
+		meta = imagemeta.TIFF
+	}
+	_, err := imagemeta.Decode(imagemeta.Options{
+		R: r, ImageFormat: meta, Sources: imagemeta.EXIF,
+		ShouldHandleTag: func(t imagemeta.TagInfo) bool { return t.Tag == "Orientation" && t.Namespace == "IFD0" },
+		HandleTag: func(t imagemeta.TagInfo) error {
+			if v, ok := t.Value.(uint16); ok && 1 <= v && v <= 8 {
+				value = int(v)
+			}
+			return imagemeta.ErrStopWalking
+		},
+		Warnf: func(string, ...any) {},
+	})
+	if err != nil {
+		return 1
+	}
+	return value
+}
+
+// webpEXIF returns the content of a WebP's EXIF chunk, which is a TIFF file, or
+// nil. imagemeta 1.0.1 would lose its way after a chunk of odd length.
+func webpEXIF(r io.Reader) io.ReadSeeker {
+	_, chunks, err := riff.NewReader(r)
+	for err == nil {
+		var id riff.FourCC
+		var size uint32
+		var data io.Reader
+		id, size, data, err = chunks.Next()
+		if id == (riff.FourCC{'E', 'X', 'I', 'F'}) && size < 1<<20 {
+			content, _ := io.ReadAll(data) // cut off is as good as damaged
+			return bytes.NewReader(bytes.TrimPrefix(content, []byte("Exif\x00\x00")))
+		}
+	}
+	return nil
+}
