@@ -33,8 +33,8 @@ class Method:
 
     steps: int = 50
     guidance_scale: float = 5.0
-    start_merge_step: int = 14
-    final_step: int = 29
+    start_merge_step: int = 15
+    final_step: int = 30
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,127 @@
+"""Asks a running gateway for 20 held-out people in 5 sentences each, draws the sheet and scores it.
+
+People, prompts and seeds are fixed in toolkit.evaluate.pairs; nothing is chosen afterwards.
+"""
+
+import argparse
+import base64
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import requests
+from PIL import Image, ImageDraw
+from tqdm import tqdm
+
+from toolkit.evaluate.judges import CLASSES, load_judge
+from toolkit.evaluate.pairs import SHEET_PROMPTS, Pair, sheet_pairs
+from toolkit.evaluate.scores import BOTH_WIN, TARGETS, both_win, judge_pictures
+
+CELL = 128
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", default="http://127.0.0.1:8080", help="of the gateway")
+    parser.add_argument("--out", type=Path, default=Path("docs/pictures/sheet.png"))
+    parser.add_argument("--json", type=Path, default=Path("docs/pictures/sheet.json"))
+    parser.add_argument("--parallel", type=int, default=2, help="requests at a time")
+
+
+def run(args: argparse.Namespace) -> int:
+    pairs = sheet_pairs()
+    with ThreadPoolExecutor(args.parallel) as pool:
+        answers = list(tqdm(pool.map(lambda pair: edit(args.url, pair), pairs), total=len(pairs), desc="pictures"))
+    images = np.stack([image for image, _ in answers])
+    report = score(pairs, images, [details for _, details in answers])
+    for path in (args.out, args.json):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    draw(pairs, images).save(args.out, optimize=True)
+    args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(table(report))
+    return 0 if report["passed"] else 1
+
+
+def edit(url: str, pair: Pair) -> tuple[np.ndarray, dict]:
+    """One picture through POST /v1/images/edits: (uint8 [H, W, 3], the answer's own object)."""
+    body = io.BytesIO()
+    Image.fromarray(pair.reference).save(body, "PNG")
+    answer = requests.post(
+        f"{url}/v1/images/edits",
+        data={"prompt": pair.prompt, "seed": str(pair.seed)},
+        files={"image": ("reference.png", body.getvalue(), "image/png")},
+        timeout=600,
+    )
+    if answer.status_code != 200:
+        raise RuntimeError(f"{answer.status_code} for {pair.prompt!r}: {answer.text[:500]}")
+    parsed = answer.json()
+    image = Image.open(io.BytesIO(base64.b64decode(parsed["data"][0]["b64_json"]))).convert("RGB")
+    return np.asarray(image), parsed["facediffuser"]
+
+
+def score(pairs: list[Pair], images: np.ndarray, details: list[dict]) -> dict:
+    """Everything the sheet claims, from the pictures and the answers' details."""
+    accuracy, seen = judge_pictures(load_judge(), pairs, images)
+    fusions = [d["images"][0]["fusion"] for d in details]
+    shares = [share for fusion in fusions for share in fusion["sdm_share"]]
+    by_step: dict[int, list[float]] = {}
+    for fusion in fusions:
+        for step, share in zip(fusion["steps"], fusion["sdm_share"], strict=True):
+            by_step.setdefault(step, []).append(share)
+    fused = both_win(shares)
+    parameters = {k: v for k, v in details[0]["parameters"].items() if k not in ("prompt", "seed")}
+    return {
+        "accuracy": accuracy,
+        "targets": TARGETS,
+        "both_models_win": {"share_of_fusion_steps": fused, "pixels_at_least": BOTH_WIN, "target": 0.5},
+        "sdm_share_by_step": {step: round(float(np.mean(v)), 4) for step, v in sorted(by_step.items())},
+        "passed": all(accuracy[key] >= TARGETS[key] for key in TARGETS) and fused >= 0.5,
+        "parameters": parameters,
+        "pictures": [
+            {"prompt": pair.prompt, "seed": pair.seed, "expected": pair.expected, "read": s,
+             "sdm_share": [round(v, 4) for v in fusion["sdm_share"]]}
+            for pair, s, fusion in zip(pairs, seen, fusions, strict=True)
+        ],
+    }  # fmt: skip
+
+
+def table(report: dict) -> str:
+    """The scores as Markdown."""
+    lines = ["| read by judges | pictures right | target |", "|---|--:|--:|"]
+    for key in CLASSES:
+        lines.append(f"| {key.replace('_', ' ')} | {report['accuracy'][key]:.0%} | {TARGETS[key]:.0%} |")
+    fused = report["both_models_win"]["share_of_fusion_steps"]
+    lines.append(f"| fusion steps in which both models win ≥ {BOTH_WIN:.0%} of the pixels | {fused:.0%} | 50% |")
+    return "\n".join(lines)
+
+
+def draw(pairs: list[Pair], images: np.ndarray, blocks: int = 2) -> Image.Image:
+    """Reference and the five pictures a row; people in two blocks side by side."""
+    columns = len(SHEET_PROMPTS) + 1
+    people = len(pairs) // len(SHEET_PROMPTS)
+    rows = -(-people // blocks)
+    head, gap = 40, 16
+    width = columns * CELL
+    sheet = Image.new("RGB", (blocks * width + (blocks - 1) * gap, head + rows * CELL), "white")
+    pen = ImageDraw.Draw(sheet)
+    for block in range(blocks):
+        left = block * (width + gap)
+        pen.text((left + 4, 12), "reference", fill="black")
+        for k, (prompt, _) in enumerate(SHEET_PROMPTS):
+            words, line, lines = prompt.replace("{noun} <|image|>", "..").split(), "", []
+            for word in words:
+                if len(line) + len(word) > 19:
+                    lines.append(line)
+                    line = ""
+                line = f"{line} {word}".strip()
+            for number, text in enumerate([*lines, line]):
+                pen.text((left + (k + 1) * CELL + 4, 1 + 12 * number), text, fill="black")
+    for person in range(people):
+        x, y = person // rows * (width + gap), head + person % rows * CELL
+        first = person * len(SHEET_PROMPTS)
+        sheet.paste(Image.fromarray(pairs[first].reference).resize((CELL, CELL)), (x, y))
+        for k in range(len(SHEET_PROMPTS)):
+            cell = Image.fromarray(images[first + k])
+            sheet.paste(cell if cell.size == (CELL, CELL) else cell.resize((CELL, CELL)), (x + (k + 1) * CELL, y))
+    return sheet
