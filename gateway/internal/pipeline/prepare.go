@@ -1,0 +1,287 @@
+package pipeline
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/facediffuser/facediffuser/fusion"
+	"github.com/facediffuser/facediffuser/gateway/internal/picture"
+	"github.com/facediffuser/facediffuser/gateway/internal/tokenizer"
+)
+
+// Bounds of what any family serves.
+const (
+	MaxPictures = 10 // n, as in the OpenAI Images API
+	MaxPreviews = 3  // partial_images, likewise
+)
+
+// Params is what a request may say. The zero value of a field (nil, "" or 0)
+// takes the family's default.
+type Params struct {
+	Prompt         string
+	NegativePrompt string
+	N              int
+	Seed           *uint32
+	Steps          *int
+	GuidanceScale  *float64
+	StartMergeStep *int
+	FinalStep      *int
+	Eta            *float64
+	Quality        string // low, medium, high, auto: number of steps
+	InputFidelity  string // low, high: stage bounds
+	Width, Height  int
+	// Previews is how many predicted clean pictures to decode on the way.
+	Previews int
+	// FusionMap asks for the masks of subject-scene fusion.
+	FusionMap bool
+}
+
+// Request is a checked request with every default filled in. It is immutable.
+type Request struct {
+	N             int
+	Seed          uint32 // of picture 0; picture k uses Seed + k, wrapping
+	Steps         int
+	GuidanceScale float64
+	Eta           float64
+	Plan          fusion.Plan
+	Quality       string
+	Previews      int
+	FusionMap     bool
+	Width, Height int
+	Subjects      []*picture.Reference
+
+	// PromptUsed is the prompt with its markers where they were placed.
+	PromptUsed     string
+	NegativePrompt string
+	Warnings       []Warning
+
+	prompt, negative tokenizer.Prompt
+}
+
+// Warning tells the user of something that was changed in a request.
+type Warning struct {
+	Param   string `json:"param"`
+	Message string `json:"message"`
+}
+
+// InputError says which part of a request is wrong, and what would be right.
+type InputError struct {
+	Param   string // the field, under its name in the HTTP API
+	Code    string
+	Message string
+}
+
+func (e *InputError) Error() string { return e.Message }
+
+func invalid(param, format string, args ...any) *InputError {
+	return &InputError{Param: param, Code: "invalid_value", Message: fmt.Sprintf(format, args...)}
+}
+
+// Parameters reproduce a picture together with its reference images. They are
+// embedded in it.
+type Parameters struct {
+	Model          string  `json:"model"`
+	Weights        string  `json:"weights"` // sha256 of the networks
+	Prompt         string  `json:"prompt"`
+	NegativePrompt string  `json:"negative_prompt,omitempty"`
+	Subjects       int     `json:"subjects"`
+	Seed           uint32  `json:"seed"`
+	Steps          int     `json:"num_inference_steps"`
+	GuidanceScale  float64 `json:"guidance_scale"`
+	StartMergeStep int     `json:"start_merge_step"`
+	FinalStep      int     `json:"final_step"`
+	Eta            float64 `json:"eta"`
+	Width          int     `json:"width"`
+	Height         int     `json:"height"`
+	Software       string  `json:"software"`
+}
+
+// Prepare checks a request and fills in the family's defaults. The error is
+// an *InputError, or says why the networks cannot be reached.
+func (p *Pipeline) Prepare(ctx context.Context, params Params, subjects []*picture.Reference) (*Request, error) {
+	dims, err := p.networks.Dimensions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r := &Request{
+		N: max(params.N, 1), Previews: params.Previews, FusionMap: params.FusionMap,
+		Subjects: subjects, NegativePrompt: params.NegativePrompt,
+		Width: dims.Width, Height: dims.Height,
+	}
+	// The checks run in the order in which a user would want to hear of them.
+	for _, check := range []func() error{
+		func() error { return p.preparePrompt(r, params, dims) },
+		func() error { return p.prepareSettings(r, params, dims) },
+		func() error { return p.preparePlan(r, params) },
+	} {
+		if err := check(); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+func (p *Pipeline) preparePrompt(r *Request, params Params, dims Dimensions) error {
+	if strings.TrimSpace(params.Prompt) == "" {
+		return &InputError{Param: "prompt", Code: "missing_required_parameter", Message: "prompt is empty; describe the scene, for example \"a woman <|image|> in the snow at night\""}
+	}
+	if len(r.Subjects) > dims.Subjects {
+		return invalid("image", "%d images, but this family takes at most %d subjects", len(r.Subjects), dims.Subjects)
+	}
+	used, err := tokenizer.PlaceMarkers(params.Prompt, len(r.Subjects), p.family.PersonNouns)
+	if err == nil {
+		r.PromptUsed = used
+		r.prompt, err = p.tokenizer.Encode(used)
+	}
+	if err != nil {
+		return invalid("prompt", "%v", err)
+	}
+	if r.prompt.Truncated {
+		r.Warnings = append(r.Warnings, Warning{"prompt", fmt.Sprintf(
+			"the prompt is longer than the %d tokens that the text encoder reads; this part was cut: %q", dims.Tokens, r.prompt.TruncatedText)})
+	}
+	if strings.Contains(params.NegativePrompt, tokenizer.Marker) {
+		return invalid("negative_prompt", "negative_prompt holds the subject marker %s; subjects belong in prompt", tokenizer.Marker)
+	}
+	if r.negative, err = p.tokenizer.Encode(params.NegativePrompt); err != nil {
+		return invalid("negative_prompt", "%v", err)
+	}
+	if r.negative.Truncated {
+		r.Warnings = append(r.Warnings, Warning{"negative_prompt", fmt.Sprintf(
+			"the negative prompt is longer than %d tokens; this part was cut: %q", dims.Tokens, r.negative.TruncatedText)})
+	}
+	if len(r.prompt.IDs) != dims.Tokens {
+		return fmt.Errorf("pipeline: the tokenizer makes %d tokens, the text encoder takes %d", len(r.prompt.IDs), dims.Tokens)
+	}
+	return nil
+}
+
+func (p *Pipeline) prepareSettings(r *Request, params Params, dims Dimensions) error {
+	f := p.family
+	if params.N < 0 || params.N > MaxPictures {
+		return invalid("n", "n is %d, want 1 to %d", params.N, MaxPictures)
+	}
+	if params.Previews < 0 || params.Previews > MaxPreviews {
+		return invalid("partial_images", "partial_images is %d, want 0 to %d", params.Previews, MaxPreviews)
+	}
+	if (params.Width != 0 || params.Height != 0) && (params.Width != dims.Width || params.Height != dims.Height) {
+		return invalid("size", "size %dx%d is not served; this family serves %dx%d (or auto)", params.Width, params.Height, dims.Width, dims.Height)
+	}
+	if params.Seed != nil {
+		r.Seed = *params.Seed
+	} else {
+		var b [4]byte
+		if _, err := rand.Read(b[:]); err != nil {
+			return err
+		}
+		r.Seed = binary.LittleEndian.Uint32(b[:])
+	}
+
+	r.Quality, r.Steps = "auto", f.Defaults.Steps
+	if q := params.Quality; q != "" && q != "auto" {
+		steps, ok := f.Quality[q]
+		if !ok {
+			return invalid("quality", "quality is %q, want low, medium, high or auto", q)
+		}
+		r.Quality, r.Steps = q, steps
+	}
+	if params.Steps != nil {
+		r.Steps = *params.Steps
+		if r.Steps < 1 || r.Steps > f.Limits.MaxSteps {
+			return invalid("num_inference_steps", "num_inference_steps is %d, want 1 to %d", r.Steps, f.Limits.MaxSteps)
+		}
+	}
+	r.GuidanceScale = f.Defaults.GuidanceScale
+	if params.GuidanceScale != nil {
+		r.GuidanceScale = *params.GuidanceScale
+		if !(r.GuidanceScale >= f.Limits.MinGuidanceScale && r.GuidanceScale <= f.Limits.MaxGuidanceScale) { // NaN too
+			return invalid("guidance_scale", "guidance_scale is %v, want %v to %v", r.GuidanceScale, f.Limits.MinGuidanceScale, f.Limits.MaxGuidanceScale)
+		}
+	}
+	r.Eta = f.Defaults.Eta
+	if params.Eta != nil {
+		r.Eta = *params.Eta
+		if !(r.Eta >= 0 && r.Eta <= 1) {
+			return invalid("eta", "eta is %v, want 0 to 1", r.Eta)
+		}
+	}
+	return nil
+}
+
+// preparePlan settles which model makes which step.
+func (p *Pipeline) preparePlan(r *Request, params Params) error {
+	bounds := p.family.Defaults.StageBounds
+	if params.InputFidelity != "" {
+		b, ok := p.family.InputFidelity[params.InputFidelity]
+		if !ok {
+			return invalid("input_fidelity", "input_fidelity is %q, want low or high", params.InputFidelity)
+		}
+		bounds = b
+	}
+	if len(r.Subjects) == 0 {
+		if params.StartMergeStep != nil || params.FinalStep != nil {
+			return invalid(plannedBy(params), "%s divides the steps between the scene and the subjects; this request has no subject", plannedBy(params))
+		}
+		r.Plan = fusion.Plan{Steps: r.Steps, StartMergeStep: r.Steps - 1, FinalStep: r.Steps - 1}
+		return nil
+	}
+
+	start, final := bounds.Steps(r.Steps)
+	// A bound that was given wins; one that was not yields to it.
+	switch {
+	case params.StartMergeStep != nil && params.FinalStep != nil:
+		start, final = *params.StartMergeStep, *params.FinalStep
+	case params.StartMergeStep != nil:
+		start = *params.StartMergeStep
+		final = max(final, start)
+	case params.FinalStep != nil:
+		final = *params.FinalStep
+		start = min(start, final)
+	}
+	r.Plan = fusion.Plan{Steps: r.Steps, StartMergeStep: start, FinalStep: final}
+	if err := r.Plan.Validate(len(r.Subjects)); err != nil {
+		param := plannedBy(params)
+		if param == "" {
+			param = "num_inference_steps"
+		}
+		return invalid(param, "%v", err)
+	}
+	return nil
+}
+
+// plannedBy names the field that a fault of the stage plan comes from.
+func plannedBy(params Params) string {
+	switch {
+	case params.StartMergeStep != nil:
+		return "start_merge_step"
+	case params.FinalStep != nil:
+		return "final_step"
+	}
+	return ""
+}
+
+// IsInput says whether err is the request's own fault.
+func IsInput(err error) (*InputError, bool) {
+	var input *InputError
+	return input, errors.As(err, &input)
+}
+
+func (r *Request) seed(k int) uint32 { return r.Seed + uint32(k) }
+
+// previewStep is the step after which preview j is decoded: the previews
+// divide the loop evenly.
+func (r *Request) previewStep(j int) int { return (j + 1) * r.Steps / (r.Previews + 1) }
+
+func (r *Request) parameters(p *Pipeline, k int) Parameters {
+	return Parameters{
+		Model: p.family.Name, Weights: p.family.WeightsSHA256,
+		Prompt: r.PromptUsed, NegativePrompt: r.NegativePrompt, Subjects: len(r.Subjects),
+		Seed: r.seed(k), Steps: r.Steps, GuidanceScale: r.GuidanceScale,
+		StartMergeStep: r.Plan.StartMergeStep, FinalStep: r.Plan.FinalStep, Eta: r.Eta,
+		Width: r.Width, Height: r.Height, Software: "facediffuser " + p.version,
+	}
+}

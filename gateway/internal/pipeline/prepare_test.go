@@ -1,0 +1,176 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/facediffuser/facediffuser/fusion"
+	"github.com/facediffuser/facediffuser/gateway/internal/family"
+	"github.com/facediffuser/facediffuser/gateway/internal/picture"
+	"github.com/facediffuser/facediffuser/gateway/internal/tokenizer"
+)
+
+// mini is the family that ships, without its networks.
+func mini(t *testing.T) *family.Family {
+	t.Helper()
+	f, err := family.Load("../../../model_repository/mini")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func newPipeline(t *testing.T, networks Networks, maxRunning int) *Pipeline {
+	t.Helper()
+	f := mini(t)
+	tok, err := tokenizer.Load(f.TokenizerDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := New(Options{Family: f, Tokenizer: tok, Networks: networks, MaxRunning: maxRunning, Version: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// unreachable has dimensions, and fails on every call.
+type unreachable struct{ Networks }
+
+func (unreachable) Dimensions(context.Context) (Dimensions, error) { return miniDimensions, nil }
+
+var miniDimensions = Dimensions{
+	Tokens: 77, Embedding: 128, Subjects: 4, EncoderSize: 64,
+	LatentChannels: 4, LatentHeight: 16, LatentWidth: 16, Height: 128, Width: 128, MaxBatch: 8,
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func subjects(n int) []*picture.Reference { return make([]*picture.Reference, n) }
+
+func TestPrepareRefuses(t *testing.T) {
+	p := newPipeline(t, unreachable{}, 0)
+	const one = "a woman <|image|> in the snow"
+	for name, c := range map[string]struct {
+		params   Params
+		subjects int
+		param    string
+		message  string
+	}{
+		"empty prompt":           {Params{Prompt: " \n"}, 0, "prompt", "prompt is empty"},
+		"more images":            {Params{Prompt: one}, 2, "prompt", "2"},
+		"more markers":           {Params{Prompt: "a man <|image|> and a woman <|image|>"}, 1, "prompt", "2"},
+		"five subjects":          {Params{Prompt: one}, 5, "image", "5 images, but this family takes at most 4 subjects"},
+		"marker without a word":  {Params{Prompt: "<|image|> in the snow"}, 1, "prompt", "<|image|>"},
+		"marker in the negative": {Params{Prompt: one, NegativePrompt: "a man <|image|>"}, 1, "negative_prompt", "subjects belong in prompt"},
+		"n":                      {Params{Prompt: one, N: 11}, 1, "n", "n is 11, want 1 to 10"},
+		"previews":               {Params{Prompt: one, Previews: 4}, 1, "partial_images", "partial_images is 4, want 0 to 3"},
+		"size":                   {Params{Prompt: one, Width: 512, Height: 512}, 1, "size", "size 512x512 is not served; this family serves 128x128 (or auto)"},
+		"quality":                {Params{Prompt: one, Quality: "hd"}, 1, "quality", `quality is "hd", want low, medium, high or auto`},
+		"no steps":               {Params{Prompt: one, Steps: ptr(0)}, 1, "num_inference_steps", "num_inference_steps is 0, want 1 to 200"},
+		"many steps":             {Params{Prompt: one, Steps: ptr(201)}, 1, "num_inference_steps", "num_inference_steps is 201, want 1 to 200"},
+		"guidance":               {Params{Prompt: one, GuidanceScale: ptr(20.5)}, 1, "guidance_scale", "guidance_scale is 20.5, want 0 to 20"},
+		"guidance NaN":           {Params{Prompt: one, GuidanceScale: ptr(math.NaN())}, 1, "guidance_scale", "guidance_scale is NaN"},
+		"eta":                    {Params{Prompt: one, Eta: ptr(-0.1)}, 1, "eta", "eta is -0.1, want 0 to 1"},
+		"fidelity":               {Params{Prompt: one, InputFidelity: "max"}, 1, "input_fidelity", `input_fidelity is "max", want low or high`},
+		"start after final":      {Params{Prompt: one, StartMergeStep: ptr(30), FinalStep: ptr(20)}, 1, "start_merge_step", "30"},
+		"start below -1":         {Params{Prompt: one, StartMergeStep: ptr(-2)}, 1, "start_merge_step", "-2"},
+		"final past the end":     {Params{Prompt: one, FinalStep: ptr(50)}, 1, "final_step", "50"},
+		"no step for the SDM":    {Params{Prompt: one, StartMergeStep: ptr(49)}, 1, "start_merge_step", "step"},
+		"one step, a subject":    {Params{Prompt: one, Steps: ptr(1)}, 1, "num_inference_steps", "step"},
+		"bounds, no subject":     {Params{Prompt: "a beach", FinalStep: ptr(3)}, 0, "final_step", "no subject"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := p.Prepare(t.Context(), c.params, subjects(c.subjects))
+			input, ok := IsInput(err)
+			if !ok || input.Param != c.param || !strings.Contains(input.Message, c.message) {
+				t.Errorf("error %#v (%v), want one on %s with %q", err, err, c.param, c.message)
+			}
+		})
+	}
+}
+
+func TestPrepareFillsIn(t *testing.T) {
+	p := newPipeline(t, unreachable{}, 0)
+	d := p.Family().Defaults
+	const one = "a woman <|image|> in the snow"
+	start, final := d.StageBounds.Steps(d.Steps)
+	for name, c := range map[string]struct {
+		params   Params
+		subjects int
+		plan     fusion.Plan
+	}{
+		"defaults":           {Params{Prompt: one}, 1, fusion.Plan{Steps: d.Steps, StartMergeStep: start, FinalStep: final}},
+		"no subject":         {Params{Prompt: "a beach"}, 0, fusion.Plan{Steps: d.Steps, StartMergeStep: d.Steps - 1, FinalStep: d.Steps - 1}},
+		"explicit":           {Params{Prompt: one, Steps: ptr(50), StartMergeStep: ptr(-1), FinalStep: ptr(-1)}, 1, fusion.Plan{Steps: 50, StartMergeStep: -1, FinalStep: -1}},
+		"final yields":       {Params{Prompt: one, Steps: ptr(50), StartMergeStep: ptr(45)}, 1, fusion.Plan{Steps: 50, StartMergeStep: 45, FinalStep: 45}},
+		"start yields":       {Params{Prompt: one, Steps: ptr(50), FinalStep: ptr(0)}, 1, fusion.Plan{Steps: 50, StartMergeStep: 0, FinalStep: 0}},
+		"low, one more step": {Params{Prompt: "a beach", Quality: "low"}, 0, fusion.Plan{Steps: p.Family().Quality["low"], StartMergeStep: p.Family().Quality["low"] - 1, FinalStep: p.Family().Quality["low"] - 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := p.Prepare(t.Context(), c.params, subjects(c.subjects))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Plan != c.plan {
+				t.Errorf("plan %+v, want %+v", r.Plan, c.plan)
+			}
+			if r.N != 1 || r.GuidanceScale != d.GuidanceScale || r.Width != 128 || len(r.prompt.IDs) != 77 || len(r.negative.IDs) != 77 {
+				t.Errorf("request %+v", r)
+			}
+		})
+	}
+}
+
+func TestPreparePlacesMarkers(t *testing.T) {
+	p := newPipeline(t, unreachable{}, 0)
+	r, err := p.Prepare(t.Context(), Params{Prompt: "a woman and a man at the beach"}, subjects(2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "a woman <|image|> and a man <|image|> at the beach"; r.PromptUsed != want {
+		t.Errorf("prompt used %q, want %q", r.PromptUsed, want)
+	}
+	// BOS a woman and a man: the subjects' tokens are the nouns.
+	if got := r.prompt.Positions; len(got) != 2 || got[0] != 2 || got[1] != 5 {
+		t.Errorf("positions %v, want [2 5]", got)
+	}
+}
+
+func TestPrepareWarnsOfACut(t *testing.T) {
+	p := newPipeline(t, unreachable{}, 0)
+	long := "a woman <|image|> " + strings.Repeat("very happy ", 50) + "zebra"
+	r, err := p.Prepare(t.Context(), Params{Prompt: long, NegativePrompt: long[len("a woman <|image|> "):]}, subjects(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Warnings) != 2 || r.Warnings[0].Param != "prompt" || !strings.Contains(r.Warnings[0].Message, "zebra") || r.Warnings[1].Param != "negative_prompt" {
+		t.Errorf("warnings %+v, want one on prompt and one on negative_prompt that show what was cut", r.Warnings)
+	}
+}
+
+func TestSeedsWrap(t *testing.T) {
+	r := Request{Seed: math.MaxUint32}
+	if r.seed(0) != math.MaxUint32 || r.seed(1) != 0 || r.seed(2) != 1 {
+		t.Errorf("seeds %d %d %d, want 4294967295 0 1", r.seed(0), r.seed(1), r.seed(2))
+	}
+}
+
+func TestUnreachableNetworksAreNotTheUsersFault(t *testing.T) {
+	down := errors.New("down")
+	p := newPipeline(t, failing{err: down}, 0)
+	_, err := p.Prepare(t.Context(), Params{Prompt: "a beach"}, nil)
+	if _, input := IsInput(err); input || !errors.Is(err, down) {
+		t.Errorf("error %v, want the networks' own", err)
+	}
+}
+
+type failing struct {
+	Networks
+	err error
+}
+
+func (f failing) Dimensions(context.Context) (Dimensions, error) { return Dimensions{}, f.err }
