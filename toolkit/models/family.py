@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -150,10 +151,8 @@ def new_vae(preset: Preset) -> PatchAutoencoder:
 def new_family(seed: int = 0, preset: Preset = MINI) -> Family:
     """Random networks of the preset's sizes."""
     torch.manual_seed(seed)
-    with TemporaryDirectory() as folder:
-        tokenizer = write_tokenizer(Path(folder))
     family = Family(
-        tokenizer=tokenizer,
+        tokenizer=_tokenizer(),
         text_encoder=new_text_encoder(preset),
         image_encoder=new_image_encoder(preset),
         subject_fuser=SubjectFuser(preset.width),
@@ -169,6 +168,12 @@ def new_family(seed: int = 0, preset: Preset = MINI) -> Family:
         },
     )
     return family.eval()
+
+
+@cache
+def _tokenizer() -> CLIPTokenizerFast:
+    with TemporaryDirectory() as folder:
+        return write_tokenizer(Path(folder))
 
 
 def save(family: Family, folder: Path) -> None:

@@ -100,6 +100,7 @@ class Stage(ABC):
     ema_decay = 0.999
     warmup = 100
     weight_decay = 1e-2
+    sample_steps = 25  # DDIM steps of sample()'s pictures, where it makes any
 
     @abstractmethod
     def networks(self) -> dict[str, nn.Module]:

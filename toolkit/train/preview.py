@@ -100,7 +100,7 @@ def _conditions(family: Family, requests: list[Request]) -> tuple[Tensor, Tensor
     mean, std = (torch.tensor(family.config[k]).view(3, 1, 1) for k in ("image_mean", "image_std"))
     for b, request in enumerate(requests):
         for k, reference in enumerate(request.references):
-            pixels = torch.from_numpy(np.ascontiguousarray(reference)).permute(2, 0, 1).float() / 255
+            pixels = torch.tensor(reference).permute(2, 0, 1).float() / 255
             embeds[b, k] = family.image_encoder(((pixels - mean) / std)[None]).image_embeds[0]
             positions[b, k] = prompts[b].positions[k]
     return null, text, family.subject_fuser(text, embeds, positions)

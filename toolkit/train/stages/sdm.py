@@ -89,7 +89,8 @@ class SubjectModelStage(Stage):
         captions = [s["caption"] for s in chosen]
         references = [self.validation.references[s["first_reference"]] for s in chosen]
         requests = [Request(c, [r], seed) for seed, (c, r) in enumerate(zip(captions, references, strict=True))]
-        alone = generate(self.family, requests, Method(25, 4.0, start_merge_step=-1, final_step=-1)).images
-        full = generate(self.family, requests, Method(25, 4.0, start_merge_step=4, final_step=12)).images
+        steps = self.sample_steps
+        alone = generate(self.family, requests, Method(steps, 4.0, start_merge_step=-1, final_step=-1)).images
+        full = generate(self.family, requests, Method(steps, 4.0, start_merge_step=steps // 5, final_step=steps // 2)).images
         shown = [r.repeat(2, axis=0).repeat(2, axis=1) for r in references]
         picture_grid(shown + list(alone) + list(full), captions, columns=10).save(path)

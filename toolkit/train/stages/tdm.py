@@ -90,5 +90,5 @@ class SceneModelStage(Stage):
     def sample(self, path: Path) -> None:
         captions = [sample["caption"] for sample in self.validation.samples[:12]]
         requests = [Request(caption, [], seed) for seed, caption in enumerate(captions)]
-        images = generate(self.family, requests, Method(steps=25, guidance_scale=4.0)).images
+        images = generate(self.family, requests, Method(self.sample_steps, 4.0)).images
         picture_grid(list(images), captions, columns=6).save(path)
