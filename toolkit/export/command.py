@@ -51,7 +51,7 @@ def export(family: Family, weights: Path, out: Path, created: int) -> str:
     for name, network in networks(family).items():
         folder = out / "models" / name
         path = folder / "1" / "model.onnx"
-        onnx_file.write(network, path)
+        onnx_file.write(network, path, family.preset)
         output, error = check(network, path)
         (folder / "config.pbtxt").write_text(triton.config(name, network, output), encoding="utf-8")
         _link(folder / "1" / "model.py", code)

@@ -1,5 +1,7 @@
 """One network to one ONNX file: FP16 weights, FP32 arithmetic, the same bytes every time."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +10,14 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from toolkit.export.networks import Network
+from toolkit.export.weights import PARAMETERS, PRESET, locate
+from toolkit.models import Preset
 
 OPSET = 20
 _SMALL = 64  # elements; below, a cast costs more bytes than it saves
 
 
-def write(network: Network, path: Path) -> None:
+def write(network: Network, path: Path, preset: Preset) -> None:
     module = network.module.eval()
     batch = torch.export.Dim("batch", min=1, max=64)
     program = torch.onnx.export(
@@ -28,6 +32,8 @@ def write(network: Network, path: Path) -> None:
     model = program.model_proto
     _halve(model.graph)
     _strip(model)
+    metadata = {PARAMETERS: locate(module, model), PRESET: asdict(preset)}
+    onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in metadata.items()})
     onnx.checker.check_model(model, full_check=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(model.SerializeToString(deterministic=True))

@@ -1,0 +1,70 @@
+"""PyTorch weights out of the exported files, so that they need not be shipped twice.
+
+The exporter renames, transposes and shares weights. Each ONNX file therefore says in its metadata
+where every parameter went, found by value when it was written.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from toolkit.export.networks import networks
+from toolkit.models import Family, Preset, new_family
+
+PARAMETERS = "pytorch_parameters"
+PRESET = "preset"
+# The autoencoder's other half makes training data only and is not exported.
+_UNUSED = ("autoencoder.encoder.", "autoencoder.quant_conv.")
+
+
+def locate(module: nn.Module, model: onnx.ModelProto) -> dict[str, tuple[str, bool]]:
+    """Parameter → (initializer, whether it holds the transpose).
+
+    Raises ValueError if the graph lacks a parameter.
+    """
+    places = {_bytes(numpy_helper.to_array(t)): t.name for t in model.graph.initializer}
+    found = {}
+    for name, value in module.state_dict().items():
+        value = value.numpy()
+        if place := places.get(_bytes(value)):
+            found[name] = (place, False)
+        elif place := value.ndim == 2 and places.get(_bytes(value.T)):
+            found[name] = (place, True)
+        elif not name.startswith(_UNUSED):
+            raise ValueError(f"the exported graph holds no parameter equal to {name}")
+    return found
+
+
+def state_dict(path: Path, module: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters of `module` from its ONNX file; parts that are not exported keep the module's."""
+    model = onnx.load(path)
+    places = _metadata(model, PARAMETERS)
+    values = {t.name: numpy_helper.to_array(t).astype(np.float32) for t in model.graph.initializer}
+    state = module.state_dict()
+    for name, (place, transposed) in places.items():
+        value = values[place].T if transposed else values[place]
+        state[name] = torch.from_numpy(np.array(value)).reshape(state[name].shape)
+    return state
+
+
+def read_family(folder: Path) -> Family:
+    """The networks of an exported family as PyTorch modules (the autoencoder's encoder is random)."""
+    paths = {path.parents[1].name: path for path in Path(folder).glob("models/*/1/model.onnx")}
+    sizes = _metadata(onnx.load(paths["text_encoder"]), PRESET)
+    family = new_family(preset=Preset(**{k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()}))
+    for name, network in networks(family).items():
+        network.module.load_state_dict(state_dict(paths[name], network.module))
+    return family.eval()
+
+
+def _metadata(model: onnx.ModelProto, key: str):
+    return json.loads(next(entry.value for entry in model.metadata_props if entry.key == key))
+
+
+def _bytes(array: np.ndarray) -> bytes:
+    return np.ascontiguousarray(array, dtype=np.float32).tobytes()
