@@ -126,7 +126,6 @@ func (l *serverLog) reason() string {
 	return strings.Join(errors[max(0, len(errors)-12):], "\n")
 }
 
-
 // ExitError says why tritonserver died.
 type ExitError struct {
 	Status  string // as os.ProcessState says it: "exit status 1", "signal: killed"
