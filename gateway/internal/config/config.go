@@ -25,9 +25,9 @@ type Config struct {
 
 	MaxRunning     int   // pictures denoised at once; 0: the family's batch size
 	MaxQueue       int   // pictures that wait behind them before 429
-	MaxUploads     int   // request bodies read and decoded at once
 	MaxImageBytes  Bytes // one uploaded image
 	MaxImagePixels int64 // width × height of one uploaded image
+	UploadMemory   Bytes // encoded images held for all requests together
 
 	StepTimeout    time.Duration // one call to one network
 	RequestTimeout time.Duration // one request, its time in the queue included
@@ -45,7 +45,7 @@ type Config struct {
 func Default() Config {
 	return Config{
 		Listen: "127.0.0.1:8080", Family: "model_repository/mini", Python: ".venv/bin/python", RunDir: ".run",
-		MaxQueue: 32, MaxUploads: 16, MaxImageBytes: 20 << 20, MaxImagePixels: 24_000_000,
+		MaxQueue: 32, MaxImageBytes: 20 << 20, MaxImagePixels: 24_000_000, UploadMemory: 24 << 20,
 		StepTimeout: 30 * time.Second, RequestTimeout: 10 * time.Minute, ShutdownGrace: 20 * time.Second,
 		EmbedParameters: true, EmbedXMP: true,
 		MemoryLimit: 150 << 20, LogFormat: "text", LogLevel: "info",
@@ -65,9 +65,9 @@ func (c *Config) Flags() *pflag.FlagSet {
 	f.StringVar(&c.RunDir, "run-dir", c.RunDir, "`directory` for the local Triton's log and scratch files")
 	f.IntVar(&c.MaxRunning, "max-running", c.MaxRunning, "denoise at most this many pictures at once (0: the family's batch size)")
 	f.IntVar(&c.MaxQueue, "max-queue", c.MaxQueue, "let at most this many pictures wait, answer 429 beyond")
-	f.IntVar(&c.MaxUploads, "max-uploads", c.MaxUploads, "read at most this many uploads at once")
 	f.Var(&c.MaxImageBytes, "max-image-bytes", "refuse larger reference images")
 	f.Int64Var(&c.MaxImagePixels, "max-image-pixels", c.MaxImagePixels, "refuse reference images with more pixels")
+	f.Var(&c.UploadMemory, "upload-memory", "hold at most this much of uploaded files at once, of all requests together")
 	f.DurationVar(&c.StepTimeout, "step-timeout", c.StepTimeout, "give one call to one network at most this long")
 	f.DurationVar(&c.RequestTimeout, "request-timeout", c.RequestTimeout, "give one request at most this long, its time in the queue included")
 	f.DurationVar(&c.ShutdownGrace, "shutdown-grace", c.ShutdownGrace, "after SIGTERM, give running requests at most this long")
@@ -111,9 +111,11 @@ func (c *Config) Validate() error {
 	}
 	within("max-running", int64(c.MaxRunning), 0, 1024)
 	within("max-queue", int64(c.MaxQueue), 0, 100_000)
-	within("max-uploads", int64(c.MaxUploads), 1, 1024)
 	within("max-image-bytes", int64(c.MaxImageBytes), 1<<10, 1<<30)
 	within("max-image-pixels", c.MaxImagePixels, 1<<10, 1<<30)
+	if c.UploadMemory < c.MaxImageBytes {
+		fault("upload-memory", "must hold one image of max-image-bytes (%s), not %s", c.MaxImageBytes, c.UploadMemory)
+	}
 	if c.MemoryLimit != 0 && c.MemoryLimit < 64<<20 {
 		fault("memory-limit", "must be 0 or at least 64 MiB, not %s", c.MemoryLimit)
 	}

@@ -93,11 +93,11 @@ func TestFaults(t *testing.T) {
 		"replica":       {args: []string{"--triton", "a:1,:2"}, want: []string{`triton: must name a host, not ":2"`}},
 		"replica port":  {args: []string{"--triton", "a:0"}, want: []string{`triton: port must be a number up to 65535, not "0"`}},
 		"all at once": {
-			file: "max_uploads: 0\ncolor: 1\n", env: map[string]string{"FACEDIFFUSER_LOG_LEVEL": "loud"},
+			file: "upload_memory: 1MiB\ncolor: 1\n", env: map[string]string{"FACEDIFFUSER_LOG_LEVEL": "loud"},
 			args: []string{"--family=", "--memory-limit=1MiB", "--shutdown-grace=0s", "--log-format=xml", "--max-queue=-1"},
 			want: []string{
 				"FILE:2: color: is no setting", "family: must name a directory", "max-queue: must be from 0 to 100000, not -1",
-				"max-uploads: must be from 1 to 1024, not 0", "memory-limit: must be 0 or at least 64 MiB, not 1.0MiB",
+				"upload-memory: must hold one image of max-image-bytes (20MiB), not 1.0MiB", "memory-limit: must be 0 or at least 64 MiB, not 1.0MiB",
 				"shutdown-grace: must be from 100ms to 1h, not 0s", `log-format: must be text or json, not "xml"`,
 				`log-level: must be debug or info or warn or error, not "loud"`,
 			},

@@ -1,0 +1,203 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// program runs the program as main does, without a process.
+func program(t *testing.T, env map[string]string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errOut bytes.Buffer
+	ctx := t.Context()
+	err := Run(ctx, args, func(k string) string { return env[k] }, &out, &errOut)
+	return ExitCode(ctx, err), out.String(), errOut.String()
+}
+
+func TestUsageFaults(t *testing.T) {
+	t.Chdir(t.TempDir())
+	write := func(name, text string) {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("there.png", "not a picture")
+	for _, c := range []struct {
+		args []string
+		want string // in stderr
+	}{
+		{[]string{"sevre"}, `unknown command "sevre" for "facediffuser"`},
+		{[]string{"serve", "now"}, `unknown command "now" for "facediffuser serve"`},
+		{[]string{"serve", "--lisen", "x"}, "unknown flag: --lisen\nTry 'facediffuser serve --help'."},
+		{[]string{"serve", "--max-queue", "many"}, `invalid argument "many" for "--max-queue"`},
+		{[]string{"serve", "--listen", "nowhere", "--log-level=loud"}, "the configuration is wrong:\nlisten: must be host:port, not \"nowhere\"\nlog-level: must be"},
+		{[]string{"serve", "--check-config", "--family", "nowhere"}, "family: open nowhere/pipeline.json: no such file or directory"},
+		{[]string{"generate"}, "a prompt is missing"},
+		{[]string{"generate", "a", "woman"}, `2 prompts; quote the prompt: "a woman"`},
+		{[]string{"generate", "--subject", "nobody.png", "a woman <|image|>"}, "open nobody.png: no such file or directory"},
+		{[]string{"generate", "-o", "there.png", "a woman"}, "there.png exists; --force overwrites it"},
+		{[]string{"generate", "-o", "out.bmp", "a woman"}, "out.bmp: the extension says no format; use .png, .jpg or .webp, or --format"},
+		{[]string{"generate", "-o", "no/out.png", "a woman"}, "no: no such directory"},
+		{[]string{"generate", "-n", "11", "a woman"}, "-n is 11, want 1 to 10"},
+		{[]string{"generate", "-n", "2", "-o", "-", "a woman"}, "standard output takes one picture"},
+		{[]string{"generate", "--preview-dir", ".", "--previews", "9", "a woman"}, "--previews is 9, want 1 to 3"},
+		{[]string{"generate", "--from", "there.png"}, "there.png: "},
+		{[]string{"generate", "--from", "gone.png"}, "open gone.png: no such file or directory"},
+	} {
+		code, out, errOut := program(t, nil, c.args...)
+		if code != exitUsage || !strings.HasPrefix(errOut, "facediffuser: ") || !strings.Contains(errOut, c.want) || out != "" {
+			t.Errorf("%q: exit %d, stdout %q, stderr %q; want %d and %q", c.args, code, out, errOut, exitUsage, c.want)
+		}
+	}
+	if left, err := filepath.Glob("*"); err != nil || len(left) != 1 {
+		t.Errorf("files after commands that did nothing: %v, %v", left, err)
+	}
+}
+
+func TestHelpAndVersion(t *testing.T) {
+	for _, args := range [][]string{{"--help"}, {"serve", "--help"}, {"generate", "--help"}, {"healthcheck", "--help"}, {"version"}, {"completion", "bash"}} {
+		code, out, errOut := program(t, nil, args...)
+		if code != exitOK || !strings.Contains(out, "facediffuser") || errOut != "" {
+			t.Errorf("%q: exit %d, stdout %q, stderr %q", args, code, out, errOut)
+		}
+		if args[len(args)-1] == "--help" && !strings.Contains(out, "Usage:") {
+			t.Errorf("%q: no usage in %q", args, out)
+		}
+	}
+}
+
+func TestGatewayThatIsNone(t *testing.T) {
+	t.Chdir(t.TempDir())
+	other := httptest.NewServer(http.NotFoundHandler())
+	defer other.Close()
+	for url, want := range map[string]string{
+		other.URL:            other.URL + " is not a Face-Diffuser gateway (404 Not Found)",
+		"http://127.0.0.1:1": "connection refused",
+	} {
+		code, _, errOut := program(t, map[string]string{"FACEDIFFUSER_URL": url}, "generate", "a woman")
+		if code != exitFailure || !strings.Contains(errOut, want) {
+			t.Errorf("%s: exit %d, stderr %q; want %q", url, code, errOut, want)
+		}
+	}
+}
+
+func TestHealthcheck(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/healthz" {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	defer server.Close()
+	env := map[string]string{"FACEDIFFUSER_LISTEN": strings.Replace(server.Listener.Addr().String(), "127.0.0.1", "0.0.0.0", 1)}
+	if code, _, errOut := program(t, env, "healthcheck"); code != exitOK {
+		t.Errorf("alive: exit %d, %s", code, errOut)
+	}
+	if code, _, errOut := program(t, env, "healthcheck", "--ready"); code != exitFailure || !strings.Contains(errOut, "503") {
+		t.Errorf("not ready: exit %d, %s", code, errOut)
+	}
+}
+
+// freeAddress is one on which nothing listens.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func TestAddressInUse(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	code, _, errOut := program(t, map[string]string{"FACEDIFFUSER_FAMILY": mini}, "serve", "--listen", taken.Addr().String())
+	if code != exitFailure || !strings.Contains(errOut, "address already in use (--listen takes another address)") {
+		t.Errorf("exit %d, stderr %q", code, errOut)
+	}
+}
+
+func TestNoEnvironment(t *testing.T) {
+	env := map[string]string{"FACEDIFFUSER_FAMILY": mini, "FACEDIFFUSER_PYTHON": "/nowhere/python", "FACEDIFFUSER_RUN_DIR": t.TempDir()}
+	code, _, errOut := program(t, env, "serve", "--listen", "127.0.0.1:0")
+	if code != exitFailure || !strings.Contains(errOut, "/nowhere/python") || !strings.Contains(errOut, "make venv") {
+		t.Errorf("exit %d, stderr %q", code, errOut)
+	}
+}
+
+func TestExitCode(t *testing.T) {
+	live := t.Context()
+	ended, cancel := context.WithCancel(live)
+	cancel()
+	for _, c := range []struct {
+		ctx  context.Context
+		err  error
+		want int
+	}{
+		{live, nil, 0}, {ended, nil, 0}, {live, fmt.Errorf("x"), 1}, {live, usagef("x"), 2},
+		{live, fmt.Errorf("y: %w", usagef("x")), 2}, {ended, fmt.Errorf("x"), 130},
+	} {
+		if got := ExitCode(c.ctx, c.err); got != c.want {
+			t.Errorf("ExitCode(%v, %v) is %d, want %d", c.ctx.Err(), c.err, got, c.want)
+		}
+	}
+}
+
+var update = flag.Bool("update", false, "rewrite the table of flags in the documentation")
+
+// TestDocumentation holds docs/command-line.md to the flags of generate.
+func TestDocumentation(t *testing.T) {
+	const file, begin, end = "../../../docs/command-line.md", "<!-- flags -->\n", "<!-- /flags -->\n"
+	var b strings.Builder
+	b.WriteString("| flag | default | |\n|---|---|---|\n")
+	generateCommand(streams{}).Flags().VisitAll(func(f *pflag.Flag) {
+		name, help := pflag.UnquoteUsage(f)
+		spelling := "--" + f.Name
+		if f.Shorthand != "" {
+			spelling = "-" + f.Shorthand + ", " + spelling
+		}
+		if name != "" {
+			spelling += " " + name
+		}
+		value := strings.Trim(f.DefValue, "[]")
+		if value != "" {
+			value = "`" + value + "`"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", spelling, value, help)
+	})
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, rest, ok := strings.Cut(string(text), begin)
+	table, tail, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		t.Fatalf("%s has no %q … %q", file, begin, end)
+	}
+	if diff := cmp.Diff(b.String(), table); diff != "" {
+		if *update && os.Getenv("CI") == "" {
+			if err := os.WriteFile(file, []byte(head+begin+b.String()+end+tail), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		t.Errorf("table of flags differs (go test -update rewrites it):\n%s", diff)
+	}
+}

@@ -1,0 +1,417 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/facediffuser/facediffuser/gateway/internal/config"
+	"github.com/facediffuser/facediffuser/gateway/internal/httpapi"
+	"github.com/facediffuser/facediffuser/gateway/internal/picture"
+	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
+)
+
+// formats are the output formats by file extension.
+var formats = map[string]string{".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+
+// generation is the command line of one `facediffuser generate`.
+type generation struct {
+	streams
+	settings config.Config
+	known    *pflag.FlagSet // of settings
+	flags    *pflag.FlagSet // of the command
+
+	prompt     string
+	subjects   []string
+	output     string
+	format     string
+	force      bool
+	count      int
+	previewDir string
+	previews   int
+	from       string
+	url        string
+	json       bool
+	quiet      bool
+
+	weights string // of the networks that made the picture --from
+}
+
+// requestFlags are the flags that are fields of the HTTP API under another spelling.
+var requestFlags = []struct{ flag, field, placeholder, help string }{
+	{"seed", "seed", "number", "0 to 4294967295; picture k of several uses seed + k (default: a random one, which is printed)"},
+	{"steps", "num_inference_steps", "number", "denoising steps (default: the family's)"},
+	{"guidance-scale", "guidance_scale", "number", "how strongly the prompt leads (default: the family's)"},
+	{"start-merge-step", "start_merge_step", "step", "last step of scene construction; -1: none (default: the family's share of the steps)"},
+	{"final-step", "final_step", "step", "last step of subject-scene fusion; -1: none (default: the family's share of the steps)"},
+	{"negative-prompt", "negative_prompt", "text", "what the scene should not show"},
+	{"size", "size", "WIDTHxHEIGHT", "size of the picture (default: what the family serves)"},
+	{"quality", "quality", "name", "low, medium or high: a number of steps"},
+	{"input-fidelity", "input_fidelity", "name", "low or high: the share of the steps that the subjects get"},
+}
+
+// ownGatewayFlags are the settings that matter to a gateway that lives for one command. Naming one asks for such a gateway.
+var ownGatewayFlags = []string{"config", "triton", "family", "python", "run-dir"}
+
+func generateCommand(s streams) *cobra.Command {
+	g := &generation{streams: s, settings: config.Default()}
+	c := &cobra.Command{
+		Use:   "generate [flags] PROMPT",
+		Short: "Make pictures from the command line",
+		Long: `Make pictures of the people on reference images in the scene of PROMPT, and write them to files.
+
+In PROMPT, <|image|> follows the noun of each person on an image; the images are given in the same order. Without an image, the picture
+shows the sentence alone.
+
+The pictures come from the gateway at --url; without that flag from one on http://127.0.0.1:8080 if it answers, and otherwise from a
+local Triton that is started for this command and ended with it.
+
+Exit codes: 0 every picture is written; 1 something failed, and the same command may work later; 2 the command line or the request is
+wrong; 130 interrupted.`,
+		Example: `  facediffuser generate --subject alice.png -o out.png "a woman <|image|> reading in the snow at night"
+
+  # Two people, in the order of the prompt, four pictures: pair-0.webp to pair-3.webp
+  facediffuser generate --subject alice.png --subject bob.png -n 4 -o pair.webp \
+      "a woman <|image|> and a man <|image|> on the beach"
+
+  # The same picture again, with another seed
+  facediffuser generate --from out.png --subject alice.png --seed 7 -o again.png
+
+  # Into a pipe
+  facediffuser generate -o - "a man in the desert at sunset" | display`,
+		Args: func(_ *cobra.Command, args []string) error {
+			switch {
+			case len(args) > 1:
+				return usagef("%d prompts; quote the prompt: %q", len(args), strings.Join(args, " "))
+			case len(args) == 0 && g.from == "":
+				return usagef("a prompt is missing.\nTry 'facediffuser generate --help'.")
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				g.prompt = args[0]
+			}
+			g.flags = c.Flags()
+			return g.run(c.Context())
+		},
+	}
+	f := c.Flags()
+	f.StringArrayVarP(&g.subjects, "subject", "s", nil, "reference image of a person (PNG, JPEG, WebP or GIF `file`); repeat it in the order of the prompt")
+	f.StringVarP(&g.output, "output", "o", "out.png", "write the picture to this `file`, - for standard output; .png, .jpg or .webp say the format")
+	f.StringVar(&g.format, "format", "", "png, jpeg or webp (default: as the output file's extension says)")
+	f.BoolVarP(&g.force, "force", "f", false, "overwrite files that exist")
+	f.IntVarP(&g.count, "count", "n", 1, "how many pictures; more than one are written to out-0.png, out-1.png, …")
+	for _, r := range requestFlags {
+		f.String(r.flag, "", "`"+r.placeholder+"`: "+r.help)
+	}
+	f.StringVar(&g.from, "from", "", "repeat the picture in this `file` by the parameters that it carries; other flags win over them")
+	f.StringVar(&g.previewDir, "preview-dir", "", "also write pictures of intermediate steps to this `directory`")
+	f.IntVar(&g.previews, "previews", 3, "how many of them, 1 to 3")
+	f.StringVar(&g.url, "url", "", "ask the gateway at this `URL` (or at FACEDIFFUSER_URL)")
+	f.BoolVar(&g.json, "json", false, "print what was made as JSON on standard output")
+	f.BoolVarP(&g.quiet, "quiet", "q", false, "show no progress")
+	g.known = g.settings.Flags()
+	f.SortFlags = false
+	for _, name := range ownGatewayFlags {
+		f.AddFlag(g.known.Lookup(name))
+	}
+	return c
+}
+
+// run makes the pictures.
+func (g *generation) run(ctx context.Context) error {
+	o, err := g.order()
+	if err != nil {
+		return err
+	}
+	files, err := g.files()
+	if err != nil {
+		return err
+	}
+	show := newDisplay(g.errOut, g.quiet, g.count)
+	defer show.done()
+	asked, closeGateway, err := g.gateway(ctx, show)
+	if err != nil {
+		return err
+	}
+	defer closeGateway()
+
+	made := make([]madePicture, 0, g.count)
+	var told []string
+	err = asked.stream(ctx, o, func(n notice) error {
+		switch {
+		case n.is("progress"):
+			show.step(n.Image, n.Step, n.Steps, n.Stage)
+		case n.is("partial_image") && g.previewDir != "":
+			name := filepath.Join(g.previewDir, fmt.Sprintf("%s-preview-%d%s", stem(files[min(n.Image, len(files)-1)]), n.Preview, g.extension()))
+			return g.write(name, n.Picture)
+		case n.is("completed"):
+			if n.Image >= len(files) {
+				return fmt.Errorf("the gateway sent picture %d of %d", n.Image+1, len(files))
+			}
+			for _, w := range g.warnings(n.Details) {
+				if !slices.Contains(told, w) {
+					told = append(told, w)
+					show.say("facediffuser: warning: %s", w)
+				}
+			}
+			if err := g.write(files[n.Image], n.Picture); err != nil {
+				return err
+			}
+			made = append(made, madePicture{files[n.Image], n.Seed, n.Details})
+			if files[n.Image] != "-" {
+				show.say("%s (seed %d)", files[n.Image], n.Seed)
+			}
+		}
+		return nil
+	})
+	switch {
+	case ctx.Err() != nil:
+		return errors.New("interrupted")
+	case err != nil:
+		return err
+	case len(made) < g.count:
+		return errNoPicture
+	case g.json:
+		return json.NewEncoder(g.out).Encode(map[string]any{"pictures": made})
+	}
+	return nil
+}
+
+// madePicture is one entry of --json.
+type madePicture struct {
+	File    string          `json:"file"`
+	Seed    uint32          `json:"seed"`
+	Details json.RawMessage `json:"facediffuser,omitempty"`
+}
+
+// order turns the flags and the parameters of --from into a request.
+func (g *generation) order() (order, error) {
+	o := order{fields: map[string]string{"stream": "true", "progress": "true", "n": strconv.Itoa(g.count)}}
+	if g.count < 1 || g.count > pipeline.MaxPictures {
+		return o, usagef("-n is %d, want 1 to %d", g.count, pipeline.MaxPictures)
+	}
+	if g.previewDir != "" {
+		if g.previews < 1 || g.previews > pipeline.MaxPreviews {
+			return o, usagef("--previews is %d, want 1 to %d", g.previews, pipeline.MaxPreviews)
+		}
+		o.fields["partial_images"] = strconv.Itoa(g.previews)
+	}
+	if g.from != "" {
+		if err := g.repeat(o.fields); err != nil {
+			return o, err
+		}
+	}
+	for _, r := range requestFlags {
+		if f := g.flags.Lookup(r.flag); f.Changed {
+			o.fields[r.field] = f.Value.String()
+		}
+	}
+	if g.prompt != "" {
+		o.fields["prompt"] = g.prompt
+	}
+	if g.format == "" && g.output != "-" {
+		g.format = formats[strings.ToLower(filepath.Ext(g.output))]
+		if g.format == "" {
+			return o, usagef("%s: the extension says no format; use .png, .jpg or .webp, or --format", g.output)
+		}
+	}
+	if g.format == "" {
+		g.format = "png"
+	}
+	o.fields["output_format"] = g.format
+	for _, name := range g.subjects {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return o, usageError{err}
+		}
+		o.subjects = append(o.subjects, subject{name, data})
+	}
+	return o, nil
+}
+
+// repeat sets the fields to what the picture --from was made with.
+func (g *generation) repeat(fields map[string]string) error {
+	file, err := os.Open(g.from)
+	if err != nil {
+		return usageError{err}
+	}
+	defer file.Close()
+	raw, err := picture.ReadParameters(file)
+	if err != nil {
+		return usagef("%s: %w", g.from, err)
+	}
+	var p pipeline.Parameters
+	if err := json.Unmarshal(raw, &p); err != nil {
+		return usagef("%s carries parameters that cannot be read: %w", g.from, err)
+	}
+	if len(g.subjects) != p.Subjects && g.prompt == "" {
+		return usagef("%s was made with %d reference images, which it does not carry; give as many --subject, in the same order (here: %d)", g.from, p.Subjects, len(g.subjects))
+	}
+	g.weights = p.Weights
+	fields["model"] = p.Model
+	fields["prompt"] = p.Prompt
+	fields["seed"] = strconv.FormatUint(uint64(p.Seed), 10)
+	fields["num_inference_steps"] = strconv.Itoa(p.Steps)
+	fields["guidance_scale"] = strconv.FormatFloat(p.GuidanceScale, 'g', -1, 64)
+	fields["size"] = fmt.Sprintf("%dx%d", p.Width, p.Height)
+	if p.NegativePrompt != "" {
+		fields["negative_prompt"] = p.NegativePrompt
+	}
+	if p.Eta != 0 {
+		fields["eta"] = strconv.FormatFloat(p.Eta, 'g', -1, 64)
+	}
+	// A quality is a number of steps, and the bounds count steps: what the user changes replaces what depends on it.
+	if g.flags.Changed("quality") {
+		delete(fields, "num_inference_steps")
+	}
+	if p.Subjects > 0 && !g.flags.Changed("steps") && !g.flags.Changed("quality") && !g.flags.Changed("input-fidelity") {
+		fields["start_merge_step"] = strconv.Itoa(p.StartMergeStep)
+		fields["final_step"] = strconv.Itoa(p.FinalStep)
+	}
+	return nil
+}
+
+// warnings are what the user should know of a picture that was made.
+func (g *generation) warnings(details json.RawMessage) (warnings []string) {
+	var d httpapi.Details
+	if json.Unmarshal(details, &d) != nil {
+		return nil // an older gateway's; the picture is what counts
+	}
+	for _, w := range d.Warnings {
+		warnings = append(warnings, w.Message)
+	}
+	if g.weights != "" && g.weights != d.Parameters.Weights {
+		warnings = append(warnings, fmt.Sprintf("%s was made by other weights of %s, so this picture differs", g.from, d.Parameters.Model))
+	}
+	return warnings
+}
+
+// files names where the pictures go, and refuses to lose what is there.
+func (g *generation) files() ([]string, error) {
+	if g.output == "-" {
+		if g.count > 1 || g.json {
+			return nil, usagef("standard output takes one picture and nothing else: -o - goes with neither -n nor --json")
+		}
+		return []string{"-"}, nil
+	}
+	files := []string{g.output}
+	if g.count > 1 {
+		files = files[:0]
+		for k := range g.count {
+			ext := filepath.Ext(g.output)
+			files = append(files, fmt.Sprintf("%s-%d%s", strings.TrimSuffix(g.output, ext), k, ext))
+		}
+	}
+	if dir, err := os.Stat(filepath.Dir(g.output)); err != nil || !dir.IsDir() {
+		return nil, usagef("%s: no such directory", filepath.Dir(g.output))
+	}
+	for _, name := range files {
+		if _, err := os.Lstat(name); err == nil && !g.force {
+			return nil, usagef("%s exists; --force overwrites it", name)
+		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, usageError{err}
+		}
+	}
+	if g.previewDir != "" {
+		if err := os.MkdirAll(g.previewDir, 0o777); err != nil { //nolint:gosec // as the user's umask has it
+			return nil, usageError{err}
+		}
+	}
+	return files, nil
+}
+
+// write puts a whole picture at name or leaves what is there.
+func (g *generation) write(name string, data []byte) error {
+	if len(data) == 0 {
+		return errNoPicture
+	}
+	if name == "-" {
+		_, err := io.Copy(g.out, bytes.NewReader(data))
+		return err
+	}
+	temporary, err := os.CreateTemp(filepath.Dir(name), ".facediffuser-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temporary.Name()) // gone already when all went well
+	if _, err := temporary.Write(data); err != nil {
+		temporary.Close()
+		return err
+	}
+	if err := temporary.Close(); err != nil {
+		return err
+	}
+	if err := os.Chmod(temporary.Name(), 0o644); err != nil { //nolint:gosec // a picture is for whoever may read the directory
+		return err
+	}
+	return os.Rename(temporary.Name(), name)
+}
+
+func (g *generation) extension() string {
+	if g.format == "jpeg" {
+		return ".jpg"
+	}
+	return "." + g.format
+}
+
+// stem is a file's name without directory and extension.
+func stem(file string) string {
+	base := filepath.Base(file)
+	if file == "-" {
+		base = "out"
+	}
+	return strings.TrimSuffix(base, filepath.Ext(base))
+}
+
+// gateway finds a gateway to ask, or starts one of its own on a free loopback port. The function ends what was started.
+func (g *generation) gateway(ctx context.Context, show display) (client, func(), error) {
+	leave := func() {}
+	if g.url == "" {
+		g.url = g.getenv(config.Variable("url"))
+	}
+	if g.url != "" {
+		c := newClient(strings.TrimRight(g.url, "/"))
+		return c, leave, c.identify(ctx)
+	}
+	if !slices.ContainsFunc(ownGatewayFlags, g.flags.Changed) {
+		c := newClient(localURL(config.Default().Listen))
+		probe, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		if c.identify(probe) == nil {
+			return c, leave, nil
+		}
+	}
+	g.settings.LogLevel = "error" // progress is shown; what goes wrong comes back as an error
+	if err := load(&g.settings, g.known, g.getenv); err != nil {
+		return client{}, nil, usageError{err}
+	}
+	g.settings.Listen = "127.0.0.1:0"
+	own, err := startGateway(ctx, &g.settings, g.streams)
+	if err != nil {
+		return client{}, nil, err
+	}
+	show.say("starting a local Triton for this command; `facediffuser serve` keeps one running")
+	if err := own.waitReady(ctx, func(string) {}); err != nil {
+		return client{}, nil, errors.Join(err, own.stop(ctx))
+	}
+	return newClient(own.url()), func() {
+		if err := own.stop(ctx); err != nil {
+			show.say("facediffuser: %v", err)
+		}
+	}, nil
+}

@@ -1,0 +1,312 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"image"
+	_ "image/png"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/facediffuser/facediffuser/gateway/internal/picture"
+	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
+)
+
+const (
+	mini  = "../../../model_repository/mini"
+	alice = "../../../examples/alice.png"
+	bob   = "../../../examples/bob.png"
+)
+
+// environment is what `make test` gives the program: where the local Triton is.
+func environment(t *testing.T) func(string) string {
+	t.Helper()
+	python := os.Getenv("FACEDIFFUSER_PYTHON")
+	if python == "" {
+		t.Fatal("FACEDIFFUSER_PYTHON must name the interpreter of .venv: `make test` sets it, after `make venv`")
+	}
+	return func(k string) string {
+		switch k {
+		case "FACEDIFFUSER_PYTHON":
+			return python
+		case "FACEDIFFUSER_FAMILY":
+			return mini
+		}
+		return ""
+	}
+}
+
+// lineWriter gives the first match of a pattern in what is written to it.
+type lineWriter struct {
+	mu    sync.Mutex
+	text  bytes.Buffer
+	want  *regexp.Regexp
+	found chan string
+}
+
+func (w *lineWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.text.Write(p)
+	if m := w.want.FindString(w.text.String()); m != "" && w.found != nil {
+		w.found <- m
+		w.found = nil
+	}
+	return len(p), nil
+}
+
+func (w *lineWriter) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.String()
+}
+
+// serving boots the whole program on a real Triton and returns its address. end stops it as SIGTERM would and returns its error.
+func serving(t *testing.T, args ...string) (url string, log *lineWriter, end func() error) {
+	t.Helper()
+	ctx, terminate := context.WithCancel(t.Context())
+	out := &lineWriter{want: regexp.MustCompile(`http://127\.0\.0\.1:\d+`), found: make(chan string, 1)}
+	log = &lineWriter{want: regexp.MustCompile(`$^`)}
+	ready, done := out.found, make(chan error, 1)
+	args = append([]string{"serve", "--listen", "127.0.0.1:0", "--run-dir", t.TempDir()}, args...)
+	go func() { done <- Run(ctx, args, environment(t), out, log) }()
+	end = sync.OnceValue(func() error { terminate(); return <-done })
+	t.Cleanup(func() { _ = end() }) // a test that cares has asked before
+	select {
+	case url = <-ready:
+	case err := <-done:
+		t.Fatalf("ended before it was ready: %v\n%s", err, log)
+	case <-time.After(3 * time.Minute):
+		t.Fatalf("not ready in time\n%s", log)
+	}
+	return url, log, end
+}
+
+// parameters reads what a picture carries.
+func parameters(t *testing.T, name string) (p pipeline.Parameters) {
+	t.Helper()
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	raw, err := picture.ReadParameters(f)
+	if err == nil {
+		err = json.Unmarshal(raw, &p)
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return p
+}
+
+func read(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// TestWholeProgram serves on a real Triton and uses it from the command line.
+func TestWholeProgram(t *testing.T) {
+	url, log, end := serving(t)
+	dir := t.TempDir()
+	in := func(name string) string { return filepath.Join(dir, name) }
+	env := map[string]string{"FACEDIFFUSER_URL": url}
+	generate := func(want int, args ...string) (stdout, stderr string) {
+		t.Helper()
+		code, stdout, stderr := program(t, env, append([]string{"generate"}, args...)...)
+		if code != want {
+			t.Fatalf("generate %q: exit %d, want %d: %s", args, code, want, stderr)
+		}
+		return stdout, stderr
+	}
+
+	t.Run("one subject, previews and JSON", func(t *testing.T) {
+		stdout, stderr := generate(0, "-s", alice, "-o", in("out.png"), "--steps", "6", "--preview-dir", in("previews"), "--previews", "2", "--json",
+			"a woman <|image|> reading in the snow at night")
+		var report struct {
+			Pictures []struct {
+				File    string
+				Seed    uint32
+				Details struct {
+					Parameters pipeline.Parameters
+				} `json:"facediffuser"`
+			}
+		}
+		if err := json.Unmarshal([]byte(stdout), &report); err != nil || len(report.Pictures) != 1 {
+			t.Fatalf("stdout is %q: %v", stdout, err)
+		}
+		p := parameters(t, in("out.png"))
+		if got := report.Pictures[0]; got.File != in("out.png") || got.Seed != p.Seed || got.Details.Parameters != p {
+			t.Errorf("JSON says %+v, the picture carries %+v", got, p)
+		}
+		if p.Steps != 6 || p.Subjects != 1 {
+			t.Errorf("the picture carries %+v", p)
+		}
+		if !strings.Contains(stderr, "step 6 of 6 (subject enhancement)") || !strings.Contains(stderr, "(scene construction)") {
+			t.Errorf("progress is %q", stderr)
+		}
+		previews, err := filepath.Glob(in("previews/out-preview-[01].png"))
+		if err != nil || len(previews) != 2 {
+			t.Errorf("previews: %v, %v", previews, err)
+		}
+		for _, name := range append(previews, in("out.png")) {
+			config, format, err := image.DecodeConfig(bytes.NewReader(read(t, name)))
+			if err != nil || format != "png" || config.Width != p.Width || config.Height != p.Height {
+				t.Errorf("%s: %s %+v, %v", name, format, config, err)
+			}
+		}
+	})
+
+	t.Run("repeat", func(t *testing.T) {
+		generate(0, "--from", in("out.png"), "-s", alice, "-o", in("again.png"), "-q")
+		if !bytes.Equal(read(t, in("out.png")), read(t, in("again.png"))) {
+			t.Error("--from made another picture")
+		}
+		generate(0, "--from", in("out.png"), "-s", alice, "-o", in("other.png"), "--seed", "7", "--steps", "4")
+		first, other := parameters(t, in("out.png")), parameters(t, in("other.png"))
+		if other.Seed != 7 || other.Steps != 4 || other.Prompt != first.Prompt {
+			t.Errorf("--from with other flags made %+v of %+v", other, first)
+		}
+		if _, stderr := generate(exitUsage, "--from", in("out.png"), "-o", in("alone.png")); !strings.Contains(stderr, "was made with 1 reference images") {
+			t.Errorf("without the subject: %s", stderr)
+		}
+	})
+
+	t.Run("several", func(t *testing.T) {
+		_, stderr := generate(0, "-s", alice, "-s", bob, "-n", "2", "-o", in("pair.webp"), "--steps", "4", "--seed", "4294967295", "a woman <|image|> and a man <|image|> on the beach")
+		for _, want := range []string{in("pair-0.webp") + " (seed 4294967295)", in("pair-1.webp") + " (seed 0)"} {
+			if !strings.Contains(stderr, want) {
+				t.Errorf("%q is not in %q", want, stderr)
+			}
+		}
+		if bytes.Equal(read(t, in("pair-0.webp")), read(t, in("pair-1.webp"))) {
+			t.Error("two seeds made one picture")
+		}
+	})
+
+	t.Run("standard output", func(t *testing.T) {
+		stdout, _ := generate(0, "-o", "-", "--steps", "2", "a man in the desert")
+		if _, format, err := image.DecodeConfig(strings.NewReader(stdout)); err != nil || format != "png" {
+			t.Errorf("standard output holds %s, %v", format, err)
+		}
+	})
+
+	t.Run("refused", func(t *testing.T) {
+		for want, args := range map[string][]string{
+			"2 images":                  {"-s", alice, "-s", bob, "a woman <|image|> in the city"},
+			"num_inference_steps is 0":  {"--steps", "0", "a woman"},
+			"num_inference_steps":       {"--steps", "many", "a woman"},
+			"size 3x3 is not served":    {"--size", "3x3", "a woman"},
+			"start_merge_step divides ": {"--start-merge-step", "2", "a woman"},
+		} {
+			if _, stderr := generate(exitUsage, append([]string{"-o", in("no.png")}, args...)...); !strings.Contains(stderr, want) {
+				t.Errorf("%q: %q is not in %q", args, want, stderr)
+			}
+		}
+		if _, err := os.Stat(in("no.png")); err == nil {
+			t.Error("a refused request wrote a picture")
+		}
+	})
+
+	t.Run("interrupted", func(t *testing.T) {
+		ctx, interrupt := context.WithCancel(t.Context())
+		defer interrupt()
+		seen := &lineWriter{want: regexp.MustCompile(`step \d+ of 200`), found: make(chan string, 1)}
+		step, result := seen.found, make(chan error, 1)
+		args := []string{"generate", "-o", in("long.png"), "--steps", "200", "--url", url, "a man in the forest"}
+		go func() { result <- Run(ctx, args, func(string) string { return "" }, io.Discard, seen) }()
+		<-step
+		interrupt()
+		if code := ExitCode(ctx, <-result); code != exitInterrupted || !strings.Contains(seen.String(), "facediffuser: interrupted") {
+			t.Errorf("exit %d, stderr %q", code, seen)
+		}
+		if files, err := filepath.Glob(in("*long*")); err != nil || len(files) > 0 {
+			t.Errorf("left behind: %v, %v", files, err)
+		}
+	})
+
+	t.Run("SIGTERM finishes what is in flight", func(t *testing.T) {
+		seen := &lineWriter{want: regexp.MustCompile(`step \d+ of 30`), found: make(chan string, 1)}
+		step, result := seen.found, make(chan error, 1)
+		args := []string{"generate", "-o", in("last.png"), "--steps", "30", "--url", url, "a man in the forest"}
+		go func() { result <- Run(t.Context(), args, func(string) string { return "" }, io.Discard, seen) }()
+		<-step
+		if err := end(); err != nil {
+			t.Errorf("serve ended with %v", err)
+		}
+		if err := <-result; err != nil || parameters(t, in("last.png")).Steps != 30 {
+			t.Errorf("the request in flight: %v\n%s", err, log)
+		}
+		if err := newClient(url).identify(t.Context()); err == nil {
+			t.Error("still listening")
+		}
+	})
+}
+
+// TestGenerateByItself makes a picture without any gateway running: the command brings its own.
+func TestGenerateByItself(t *testing.T) {
+	env := environment(t)
+	out := filepath.Join(t.TempDir(), "out.jpg")
+	var stderr bytes.Buffer
+	args := []string{"generate", "--family", mini, "--run-dir", t.TempDir(), "-s", alice, "-o", out, "--steps", "4", "a woman <|image|> in the room"}
+	if err := Run(t.Context(), args, env, io.Discard, &stderr); err != nil {
+		t.Fatalf("%v\n%s", err, &stderr)
+	}
+	if !strings.Contains(stderr.String(), "starting a local Triton") || parameters(t, out).Subjects != 1 {
+		t.Errorf("stderr: %s", &stderr)
+	}
+}
+
+// TestWaitsForTriton starts a gateway whose Triton is not there: it is alive, says what is missing, refuses requests for now, and ends
+// when told.
+func TestWaitsForTriton(t *testing.T) {
+	ctx, terminate := context.WithCancel(t.Context())
+	defer terminate()
+	log := &lineWriter{want: regexp.MustCompile(`msg="not ready yet".*`), found: make(chan string, 1)}
+	waiting, done := log.found, make(chan error, 1)
+	address := freeAddress(t)
+	go func() {
+		done <- Run(ctx, []string{"serve", "--listen", address, "--triton", "127.0.0.1:1"}, environment(t), io.Discard, log)
+	}()
+	select {
+	case line := <-waiting:
+		if !strings.Contains(line, "127.0.0.1:1") {
+			t.Errorf("it says %q", line)
+		}
+	case err := <-done:
+		t.Fatalf("ended: %v\n%s", err, log)
+	}
+	for path, want := range map[string]int{"/healthz": 200, "/readyz": 503, "/v1/capabilities": 200} {
+		response, err := newClient("").http.Get("http://" + address + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		if err != nil || response.StatusCode != want {
+			t.Errorf("%s: %s, %v: %s", path, response.Status, err, body)
+		}
+		if path == "/readyz" && !strings.Contains(string(body), "127.0.0.1:1") {
+			t.Errorf("/readyz does not say what is missing: %s", body)
+		}
+	}
+	code, _, stderr := program(t, map[string]string{"FACEDIFFUSER_URL": "http://" + address}, "generate", "-o", filepath.Join(t.TempDir(), "x.png"), "a man")
+	if code != exitFailure || !strings.Contains(stderr, "try again in") {
+		t.Errorf("generate: exit %d, %q", code, stderr)
+	}
+	terminate()
+	if err := <-done; err != nil {
+		t.Errorf("ended with %v", err)
+	}
+}
