@@ -109,6 +109,9 @@ func (d *Decoder) decode(ctx context.Context, u *upload) (*Reference, error) {
 		return nil, err
 	}
 	config, err := format.config(u.reader(ctx))
+	if errors.Is(err, png.UnsupportedError("dimension overflow")) {
+		return nil, d.tooManyPixels("larger than any memory")
+	}
 	if err != nil {
 		return nil, decodeError(ctx, format, err)
 	}
@@ -139,8 +142,7 @@ func (d *Decoder) check(f *format, c image.Config) (int64, error) {
 		return 0, errorf(KindCorrupt, "the %s says it is %d×%d pixels", f.name, w, h)
 	}
 	if w*h > d.limits.MaxPixels || w > maxSide || h > maxSide {
-		return 0, errorf(KindTooManyPixels, "the image is %d×%d pixels; at most %.3g megapixels and %d pixels a side are accepted",
-			w, h, float64(d.limits.MaxPixels)/1e6, maxSide)
+		return 0, d.tooManyPixels(fmt.Sprintf("%d×%d pixels", w, h))
 	}
 	bytes := w * h * 4
 	if c.ColorModel == color.RGBA64Model || c.ColorModel == color.NRGBA64Model {
@@ -150,6 +152,11 @@ func (d *Decoder) check(f *format, c image.Config) (int64, error) {
 		return 0, errorf(KindTooManyPixels, "the image is %d×%d pixels of 16 bits a channel, which takes too much memory; save it with 8 bits a channel or smaller", w, h)
 	}
 	return bytes, nil
+}
+
+func (d *Decoder) tooManyPixels(what string) error {
+	return errorf(KindTooManyPixels, "the image is %s; at most %.3g megapixels and %d pixels a side are accepted",
+		what, float64(d.limits.MaxPixels)/1e6, maxSide)
 }
 
 // format is a file format that is decoded here.

@@ -27,17 +27,20 @@ func (s *squarer) addImage(m image.Image, rgb []uint8) {
 func rowReader(m image.Image) func(dst []uint8, x, y int) {
 	switch m := m.(type) {
 	case *image.YCbCr:
+		shift := chromaShift(m.SubsampleRatio)
 		return func(dst []uint8, x, y int) {
+			luma, chroma := m.Y[m.YOffset(0, y):], m.COffset(0, y)
+			cb, cr := m.Cb[chroma:], m.Cr[chroma:]
 			for ; len(dst) > 0; dst, x = dst[3:], x+1 {
-				c := m.COffset(x, y)
-				dst[0], dst[1], dst[2] = color.YCbCrToRGB(m.Y[m.YOffset(x, y)], m.Cb[c], m.Cr[c])
+				dst[0], dst[1], dst[2] = color.YCbCrToRGB(luma[x], cb[x>>shift], cr[x>>shift])
 			}
 		}
 	case *vp8:
 		return func(dst []uint8, x, y int) {
+			luma, chroma := m.Y[m.YOffset(0, y):], m.COffset(0, y)
+			cb, cr := m.Cb[chroma:], m.Cr[chroma:]
 			for ; len(dst) > 0; dst, x = dst[3:], x+1 {
-				c := m.COffset(x, y)
-				dst[0], dst[1], dst[2] = vp8RGB(m.Y[m.YOffset(x, y)], m.Cb[c], m.Cr[c])
+				dst[0], dst[1], dst[2] = vp8RGB(luma[x], cb[x/2], cr[x/2])
 				if m.A != nil {
 					a := m.A[m.AOffset(x, y)]
 					dst[0], dst[1], dst[2] = scale255(dst[0], a), scale255(dst[1], a), scale255(dst[2], a)
@@ -101,6 +104,18 @@ func rowReader(m image.Image) func(dst []uint8, x, y int) {
 			}
 		}
 	}
+}
+
+// chromaShift is the binary logarithm of the pixels that share a chroma sample
+// in a row. Pictures of the decoders in use begin at x = 0.
+func chromaShift(ratio image.YCbCrSubsampleRatio) int {
+	switch ratio {
+	case image.YCbCrSubsampleRatio422, image.YCbCrSubsampleRatio420:
+		return 1
+	case image.YCbCrSubsampleRatio411, image.YCbCrSubsampleRatio410:
+		return 2
+	}
+	return 0
 }
 
 func palettedRows(m *image.Paletted) func(dst []uint8, x, y int) {

@@ -1,0 +1,295 @@
+package picture
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"image"
+	"image/color"
+	"image/gif"
+	"image/png"
+	"io"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// kindOf decodes and returns the kind and the message of the error.
+func kindOf(t *testing.T, d *Decoder, data []byte) (Kind, string) {
+	t.Helper()
+	_, err := d.Decode(t.Context(), bytes.NewReader(data))
+	var e *Error
+	if !errors.As(err, &e) {
+		t.Fatalf("error %v, want an *Error", err)
+	}
+	return e.Kind, e.Message
+}
+
+func TestOtherFormatsAreNamed(t *testing.T) {
+	d := NewDecoder(Limits{}, 64)
+	for _, c := range []struct {
+		name, data string
+		kind       Kind
+		says       string
+	}{
+		{"HEIC", "\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", KindUnsupportedFormat, "HEIC (the iPhone's photo format) is not supported; convert it to JPEG, PNG or WebP"},
+		{"HEIC by a compatible brand", "\x00\x00\x00\x18ftypmif1\x00\x00\x00\x00mif1heic", KindUnsupportedFormat, "HEIC"},
+		{"AVIF", "\x00\x00\x00\x1cftypavif\x00\x00\x00\x00avifmif1miaf", KindUnsupportedFormat, "AVIF"},
+		{"other HEIF", "\x00\x00\x00\x14ftypmif1\x00\x00\x00\x00mif1", KindUnsupportedFormat, "HEIF"},
+		{"video", "\x00\x00\x00\x14ftypisom\x00\x00\x00\x00mp41", KindUnsupportedFormat, "video"},
+		{"TIFF little endian", "II*\x00\x08\x00\x00\x00", KindUnsupportedFormat, "TIFF"},
+		{"TIFF big endian", "MM\x00*\x00\x00\x00\x08", KindUnsupportedFormat, "TIFF"},
+		{"SVG", "<svg xmlns=\"http://www.w3.org/2000/svg\"/>", KindUnsupportedFormat, "SVG"},
+		{"SVG with a declaration", "\xef\xbb\xbf<?xml version=\"1.0\"?>\n<svg/>", KindUnsupportedFormat, "SVG"},
+		{"PDF", "%PDF-1.7\n", KindUnsupportedFormat, "PDF"},
+		{"BMP", "BM\x00\x00", KindUnsupportedFormat, "BMP"},
+		{"JPEG XL", "\x00\x00\x00\x0cJXL \r\n\x87\n", KindUnsupportedFormat, "JPEG XL"},
+		{"animated WebP", "RIFF\x16\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x00\x00", KindUnsupportedFormat, "animated WebP"},
+		{"text", "a woman reading", KindNotAnImage, "not an image; send PNG"},
+		{"XML", "<?xml version=\"1.0\"?><rss/>", KindNotAnImage, "not an image"},
+		{"empty", "", KindNotAnImage, "empty"},
+		{"zeros", strings.Repeat("\x00", 100), KindNotAnImage, "not an image"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			kind, message := kindOf(t, d, []byte(c.data))
+			if kind != c.kind || !strings.Contains(message, c.says) {
+				t.Errorf("%s: %q; want %s: …%s…", kind, message, c.kind, c.says)
+			}
+		})
+	}
+}
+
+func TestTruncatedFiles(t *testing.T) {
+	d := NewDecoder(Limits{}, 64)
+	for _, name := range []string{"rgb.png", "progressive.jpg", "orientation1.jpg", "cmyk.jpg", "palette.gif", "lossless.webp", "lossy.webp", "alpha.webp"} {
+		t.Run(name, func(t *testing.T) {
+			data := readFile(t, name)
+			for _, n := range []int{len(data) / 2, len(data) * 9 / 10} {
+				if kind, message := kindOf(t, d, data[:n]); kind != KindCorrupt || !strings.Contains(message, "cut off") && !strings.Contains(message, "damaged") {
+					t.Errorf("first %d bytes of %d: %s: %q", n, len(data), kind, message)
+				}
+			}
+		})
+	}
+}
+
+func TestDamagedFile(t *testing.T) {
+	data := readFile(t, "rgb.png")
+	data[len(data)/2] ^= 0xff
+	if kind, message := kindOf(t, NewDecoder(Limits{}, 64), data); kind != KindCorrupt || !strings.Contains(message, "the PNG is damaged") {
+		t.Errorf("%s: %q", kind, message)
+	}
+}
+
+// pngHeader is a PNG that claims a size and ends.
+func pngHeader(width, height uint32, depth, colour byte) []byte {
+	chunk := binary.BigEndian.AppendUint32([]byte("IHDR"), width)
+	chunk = binary.BigEndian.AppendUint32(chunk, height)
+	chunk = append(chunk, depth, colour, 0, 0, 0)
+	out := append([]byte("\x89PNG\r\n\x1a\n\x00\x00\x00\x0d"), chunk...)
+	return binary.BigEndian.AppendUint32(out, crc32.ChecksumIEEE(chunk))
+}
+
+func TestHugePictureIsRefusedByItsHeader(t *testing.T) {
+	d := NewDecoder(Limits{}, 64)
+	const rgb = 2
+	for _, c := range []struct {
+		name          string
+		width, height uint32
+		depth         byte
+		says          string
+	}{
+		{"over the cap", 6000, 4001, 8, "6000×4001 pixels; at most 24 megapixels"},
+		{"product over 32 bits", 1 << 30, 1 << 30, 8, "at most 24 megapixels"},
+		{"one row of millions", 23_000_000, 1, 8, "65535 pixels a side"},
+		{"16 bits", 5000, 4000, 16, "save it with 8 bits"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if kind, message := kindOf(t, d, pngHeader(c.width, c.height, c.depth, rgb)); kind != KindTooManyPixels || !strings.Contains(message, c.says) {
+				t.Errorf("%s: %q; want …%s…", kind, message, c.says)
+			}
+		})
+	}
+	// At the cap it is not the size that is wrong.
+	if kind, _ := kindOf(t, d, pngHeader(6000, 4000, 8, rgb)); kind != KindCorrupt {
+		t.Errorf("24 megapixels: %s, want %s", kind, KindCorrupt)
+	}
+}
+
+// A WebP's extended header must not hide the size of the picture in it.
+func TestWebPWithFalseCanvas(t *testing.T) {
+	data := appendRIFF([]byte("WEBP"), "VP8X", []byte{0, 0, 0, 0, 3, 0, 0, 3, 0, 0})
+	data = appendRIFF(data, "VP8L", []byte{0x2f, 0xff, 0xff, 0xff, 0x0f, 0, 0, 0})
+	if kind, message := kindOf(t, NewDecoder(Limits{}, 64), appendRIFF(nil, "RIFF", data)); kind != KindCorrupt {
+		t.Errorf("%s: %q", kind, message)
+	}
+}
+
+func TestTooManyBytes(t *testing.T) {
+	data := readFile(t, "rgb.png")
+	d := NewDecoder(Limits{MaxBytes: int64(len(data))}, 64)
+	if _, err := d.Decode(t.Context(), bytes.NewReader(data)); err != nil {
+		t.Errorf("a file of exactly the limit: %v", err)
+	}
+	kind, message := kindOf(t, d, append(data, 0))
+	if kind != KindTooManyBytes || !strings.Contains(message, "over the limit of") {
+		t.Errorf("%s: %q", kind, message)
+	}
+}
+
+// A GIF's first frame may be a part of the canvas; the rest is transparent, so
+// black.
+func TestGIFFrameInsideCanvas(t *testing.T) {
+	frame := image.NewPaletted(image.Rect(4, 2, 8, 6), color.Palette{color.White})
+	var file bytes.Buffer
+	err := gif.EncodeAll(&file, &gif.GIF{
+		Image: []*image.Paletted{frame}, Delay: []int{0},
+		Config: image.Config{Width: 16, Height: 16},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := NewDecoder(Limits{}, 16).Decode(t.Context(), &file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, v := range r.pix {
+		want := uint8(0)
+		if (image.Point{X: i / 3 % 16, Y: i / 3 / 16}).In(frame.Rect) {
+			want = 255
+		}
+		if v != want {
+			t.Fatalf("pixel %d,%d is %d, want %d", i/3%16, i/3/16, v, want)
+		}
+	}
+}
+
+// Sideways pictures take another path through the resampler; turning the pixels
+// first and taking the upright path must give the same, also when enlarging.
+func TestOrientationIsTurningThePixels(t *testing.T) {
+	for _, size := range []image.Point{{33, 20}, {20, 33}, {7, 3}, {1, 9}, {64, 64}} {
+		src := image.NewNRGBA(image.Rectangle{Max: size})
+		for i := range src.Pix {
+			src.Pix[i] = uint8(i*i*7 + i/5)
+			if i%4 == 3 {
+				src.Pix[i] = 255
+			}
+		}
+		for orientation := 1; orientation <= 8; orientation++ {
+			turned := turn(src, orientation)
+			want := square(turned, 1, 24)
+			if got := square(src, orientation, 24); !bytes.Equal(got, want) {
+				t.Errorf("%v, orientation %d: differs", size, orientation)
+			}
+		}
+	}
+}
+
+func square(m image.Image, orientation, size int) []uint8 {
+	s := newSquarer(m.Bounds().Dx(), m.Bounds().Dy(), orientation, size)
+	s.addImage(m, make([]uint8, 3*m.Bounds().Dx()))
+	return s.finish()
+}
+
+// turn is the definition of EXIF's orientation: where row 0 and column 0 of the
+// file are to be seen.
+func turn(m *image.NRGBA, orientation int) *image.NRGBA {
+	w, h := m.Rect.Dx(), m.Rect.Dy()
+	at := map[int]func(x, y int) (int, int){
+		1: func(x, y int) (int, int) { return x, y },                 // top, left
+		2: func(x, y int) (int, int) { return w - 1 - x, y },         // top, right
+		3: func(x, y int) (int, int) { return w - 1 - x, h - 1 - y }, // bottom, right
+		4: func(x, y int) (int, int) { return x, h - 1 - y },         // bottom, left
+		5: func(x, y int) (int, int) { return y, x },                 // left, top
+		6: func(x, y int) (int, int) { return h - 1 - y, x },         // right, top
+		7: func(x, y int) (int, int) { return h - 1 - y, w - 1 - x }, // right, bottom
+		8: func(x, y int) (int, int) { return y, w - 1 - x },         // left, bottom
+	}[orientation]
+	out := image.NewNRGBA(m.Rect)
+	if orientation >= 5 {
+		out = image.NewNRGBA(image.Rect(0, 0, h, w))
+	}
+	for y := range h {
+		for x := range w {
+			tx, ty := at(x, y)
+			out.SetNRGBA(tx, ty, m.NRGBAAt(x, y))
+		}
+	}
+	return out
+}
+
+func TestDecodeEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	gone := errors.New("the client is gone")
+	cancel(gone)
+	if _, err := NewDecoder(Limits{}, 64).Decode(ctx, bytes.NewReader(readFile(t, "rgb.png"))); !errors.Is(err, gone) {
+		t.Errorf("error %v, want the cause", err)
+	}
+}
+
+func TestDecodeReturnsTheReadersError(t *testing.T) {
+	broken := errors.New("broken")
+	r := io.MultiReader(bytes.NewReader(readFile(t, "rgb.png")[:200]), errReader{broken})
+	if _, err := NewDecoder(Limits{}, 64).Decode(t.Context(), r); !errors.Is(err, broken) {
+		t.Errorf("error %v", err)
+	}
+}
+
+type errReader struct{ err error }
+
+func (r errReader) Read([]byte) (int, error) { return 0, r.err }
+
+func FuzzDecode(f *testing.F) {
+	for _, name := range []string{
+		"rgb.png", "rgba.png", "palette_alpha.png", "grey16.png", "bilevel.png", "orientation6.png", "animated.gif",
+		"lossless.webp", "lossy.webp", "alpha.webp", "orientation6.webp", "orientation6.jpg", "progressive.jpg", "cmyk.jpg",
+	} {
+		f.Add(readFile(f, name))
+	}
+	d := NewDecoder(Limits{MaxPixels: 1 << 18}, 32)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := d.Decode(t.Context(), bytes.NewReader(data))
+		var e *Error
+		switch {
+		case err == nil:
+			if r.Size() != 32 || len(r.pix) != 3*32*32 {
+				t.Error("a reference of the wrong size")
+			}
+		case !errors.As(err, &e) || e.Message == "" || !e.Kind.ofImage():
+			t.Errorf("error %#v", err)
+		}
+	})
+}
+
+func BenchmarkDecode(b *testing.B) {
+	var photo bytes.Buffer
+	if err := png.Encode(&photo, testPicture(2000, 1500)); err != nil {
+		b.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		data []byte
+	}{{"PNG3MP", photo.Bytes()}, {"ProgressiveJPEG12MP", tallJPEG(readFile(b, "strip.jpg"), 3000, 0)}} {
+		b.Run(c.name, func(b *testing.B) {
+			d := NewDecoder(Limits{}, 512)
+			for b.Loop() {
+				if _, err := d.Decode(b.Context(), bytes.NewReader(c.data)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkPixelValues(b *testing.B) {
+	r := &Reference{size: 512, pix: make([]uint8, 3*512*512)}
+	dst := make([]float32, 3*224*224)
+	for b.Loop() {
+		r.PixelValues(dst, 224)
+	}
+}
