@@ -3,14 +3,17 @@ package tritonclient
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 )
 
 // AppendFloat16 appends values to dst as IEEE 754 binary16, little-endian, rounded
 // to nearest with ties to even; what lies beyond 65504 by half a step or more
 // becomes infinite.
 func AppendFloat16(dst []byte, values []float32) []byte {
-	for _, v := range values {
-		dst = binary.LittleEndian.AppendUint16(dst, Float32ToFloat16(v))
+	at := len(dst)
+	dst = slices.Grow(dst, 2*len(values))[:at+2*len(values)]
+	for i, v := range values {
+		binary.LittleEndian.PutUint16(dst[at+2*i:], Float32ToFloat16(v))
 	}
 	return dst
 }
