@@ -161,7 +161,7 @@ def run_stage(stage: Stage, options: Options) -> dict:
     for network in networks.values():
         network.train()
     parameters = [p for network in networks.values() for p in network.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=stage.learning_rate, weight_decay=stage.weight_decay, foreach=True)
+    optimizer = torch.optim.AdamW(parameters, lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True)
     average = Average(networks, stage.ema_decay)
     path = checkpoint_path(options.work_dir, stage.name)
     step, spent, losses = 0, 0.0, []

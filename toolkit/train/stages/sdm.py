@@ -23,7 +23,7 @@ from toolkit.train.stages.tdm import NoiseSchedule, timesteps_of, tokenise
 class SubjectModelStage(Stage):
     name = "sdm"
     steps = 6000
-    batch = 24
+    batch = 20
     learning_rate = 4e-4
     # Rows of each step: text only is the base row of subject enhancement, null keeps the model
     # usable with plain guidance.
@@ -31,7 +31,7 @@ class SubjectModelStage(Stage):
 
     def __init__(self, family: Family, datasets: dict[str, Dataset], work_dir: Path) -> None:
         self.family = family
-        self.unet = family.unet_sdm.to(memory_format=torch.channels_last).requires_grad_(True)
+        self.unet = family.unet_sdm.requires_grad_(True)
         self.fuser = family.subject_fuser.requires_grad_(True)
         self.image_encoder = family.image_encoder.requires_grad_(True)
         self.train = datasets["subjects-train"]

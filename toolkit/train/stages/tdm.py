@@ -49,7 +49,7 @@ class SceneModelStage(Stage):
 
     def __init__(self, family: Family, datasets: dict[str, Dataset], work_dir: Path) -> None:
         self.family = family
-        self.unet = family.unet_tdm.to(memory_format=torch.channels_last).requires_grad_(True)
+        self.unet = family.unet_tdm.requires_grad_(True)
         self.text_encoder = family.text_encoder.requires_grad_(True)
         train = datasets["scenes-train"]
         self.latents = encode_dataset(family, train, work_dir / "latents" / "scenes-train.npy")
