@@ -234,15 +234,11 @@ func TestDecodeEndsWithItsContext(t *testing.T) {
 
 func TestDecodeReturnsTheReadersError(t *testing.T) {
 	broken := errors.New("broken")
-	r := io.MultiReader(bytes.NewReader(readFile(t, "rgb.png")[:200]), errReader{broken})
+	r := io.MultiReader(bytes.NewReader(readFile(t, "rgb.png")[:200]), errorReader{broken})
 	if _, err := NewDecoder(Limits{}, 64).Decode(t.Context(), r); !errors.Is(err, broken) {
 		t.Errorf("error %v", err)
 	}
 }
-
-type errReader struct{ err error }
-
-func (r errReader) Read([]byte) (int, error) { return 0, r.err }
 
 func FuzzDecode(f *testing.F) {
 	for _, name := range []string{

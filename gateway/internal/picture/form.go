@@ -58,7 +58,10 @@ func (d *Decoder) ReadForm(ctx context.Context, body Body, limits FormLimits) (f
 	defer func() { r.finish(err) }()
 	form = &Form{}
 	text := limits.MaxTextBytes
-	for parts := multipart.NewReader(r, params["boundary"]); ; {
+	// mime/multipart takes an end amid the headers of a part for the end of the
+	// form. Here the form ends with its last boundary, perhaps without a newline.
+	closed := io.MultiReader(r, strings.NewReader("\r\n"), errorReader{io.ErrUnexpectedEOF})
+	for parts := multipart.NewReader(closed, params["boundary"]); ; {
 		part, err := parts.NextPart()
 		if err == io.EOF {
 			return form, nil
@@ -94,6 +97,10 @@ func (d *Decoder) ReadForm(ctx context.Context, body Body, limits FormLimits) (f
 		form.Fields = append(form.Fields, Field{name, string(value)})
 	}
 }
+
+type errorReader struct{ err error }
+
+func (r errorReader) Read([]byte) (int, error) { return 0, r.err }
 
 // isFile tells files from text: by a file name, or by a media type of its own,
 // which some clients send instead.

@@ -39,8 +39,8 @@ const (
 	minChunk = 32 << 10
 	maxChunk = 256 << 10
 
-	// patience and maxChunk together ask for 64 KiB a second under contention.
-	patience = 4 * time.Second
+	// patience and maxChunk together ask for 26 KiB a second under contention.
+	patience = 10 * time.Second
 )
 
 func newIntake(budget int64) *intake {

@@ -1,0 +1,486 @@
+package picture
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/textproto"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"testing/synctest"
+	"time"
+)
+
+// part is a part of a form; a file if it has a file name.
+type part struct{ name, file, value string }
+
+func form(t testing.TB, parts ...part) (body []byte, contentType string) {
+	t.Helper()
+	var b bytes.Buffer
+	w := multipart.NewWriter(&b)
+	for _, p := range parts {
+		var to io.Writer
+		var err error
+		if p.file != "" {
+			to, err = w.CreateFormFile(p.name, p.file)
+		} else {
+			to, err = w.CreateFormField(p.name)
+		}
+		if err == nil {
+			_, err = io.WriteString(to, p.value)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes(), w.FormDataContentType()
+}
+
+func readForm(t testing.TB, d *Decoder, limits FormLimits, parts ...part) (*Form, error) {
+	t.Helper()
+	body, contentType := form(t, parts...)
+	return d.ReadForm(t.Context(), Body{Reader: bytes.NewReader(body), ContentType: contentType}, limits)
+}
+
+func wantError(t *testing.T, err error, kind Kind, param, says string) {
+	t.Helper()
+	var e *Error
+	if !errors.As(err, &e) || e.Kind != kind || e.Param != param || !strings.Contains(e.Message, says) {
+		t.Errorf("error %#v; want %s, param %q, …%s…", err, kind, param, says)
+	}
+}
+
+func TestReadForm(t *testing.T) {
+	d := NewDecoder(Limits{}, 32)
+	odd, grey := string(readFile(t, "odd.png")), string(readFile(t, "grey.jpg"))
+	got, err := readForm(t, d, FormLimits{},
+		part{name: "image", file: "a.png", value: odd}, // files before the prompt, both names
+		part{name: "n", value: "2"},
+		part{name: "image[]", file: "b.jpg", value: grey},
+		part{name: "image[]", file: "c.png", value: odd},
+		part{name: "prompt", value: "a woman ☃"},
+		part{name: "prompt", value: "twice"},
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []Field{{"n", "2"}, {"prompt", "a woman ☃"}, {"prompt", "twice"}}; !slices.Equal(got.Fields, want) {
+		t.Errorf("fields %q, want %q", got.Fields, want)
+	}
+	want := []*Reference{decodeFile(t, d, "odd.png"), decodeFile(t, d, "grey.jpg"), decodeFile(t, d, "odd.png")}
+	if !slices.EqualFunc(got.Images, want, func(a, b *Reference) bool { return bytes.Equal(a.pix, b.pix) }) {
+		t.Errorf("%d images, or others than were sent in this order", len(got.Images))
+	}
+}
+
+func TestReadFormTakesAMediaTypeForAFile(t *testing.T) {
+	var b bytes.Buffer
+	w := multipart.NewWriter(&b)
+	to, err := w.CreatePart(textproto.MIMEHeader{"Content-Disposition": {`form-data; name="image"`}, "Content-Type": {"image/png"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := to.Write(readFile(t, "odd.png")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := NewDecoder(Limits{}, 32).ReadForm(t.Context(), Body{Reader: &b, ContentType: w.FormDataContentType()}, FormLimits{})
+	if err != nil || len(got.Images) != 1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+func TestReadFormErrors(t *testing.T) {
+	d := NewDecoder(Limits{MaxBytes: 1 << 20}, 32)
+	odd := string(readFile(t, "odd.png"))
+	image := part{name: "image", file: "a.png", value: odd}
+	for _, c := range []struct {
+		name        string
+		limits      FormLimits
+		parts       []part
+		kind        Kind
+		param, says string
+	}{
+		{"mask", FormLimits{}, []part{image, {"mask", "m.png", odd}}, KindUnknownFile, "mask", "no file is expected"},
+		{"not an image", FormLimits{}, []part{image, {"image[]", "b.txt", "hello"}}, KindNotAnImage, "image[1]", "not an image"},
+		{"cut off image", FormLimits{}, []part{{"image", "a.png", odd[:500]}}, KindCorrupt, "image[0]", ""},
+		{"large image", FormLimits{}, []part{{"image", "a.png", odd + strings.Repeat("x", 1<<20)}}, KindTooManyBytes, "image[0]", "1 MiB"},
+		{"five images", FormLimits{}, []part{image, image, image, image, image}, KindTooManyImages, "image[4]", "at most 4"},
+		{"many fields", FormLimits{MaxFields: 2}, []part{{name: "a"}, {name: "b"}, {name: "c"}}, KindTooManyFields, "", "more than 2"},
+		{"long field", FormLimits{MaxTextBytes: 100}, []part{{name: "prompt", value: strings.Repeat("x", 100)}}, KindFieldTooLarge, "prompt", "limit"},
+		{"long fields", FormLimits{MaxTextBytes: 100}, []part{{name: "a", value: strings.Repeat("x", 60)}, {name: "b", value: strings.Repeat("x", 60)}}, KindFieldTooLarge, "b", "limit"},
+		{"large body", FormLimits{MaxBodyBytes: 1000}, []part{image, image}, KindBodyTooLarge, "", "limit"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := readForm(t, d, c.limits, c.parts...)
+			wantError(t, err, c.kind, c.param, c.says)
+		})
+	}
+}
+
+func TestReadFormMalformed(t *testing.T) {
+	d := NewDecoder(Limits{}, 32)
+	body, contentType := form(t, part{name: "prompt", value: "x"}, part{name: "image", file: "a.png", value: string(readFile(t, "odd.png"))})
+	for _, wrong := range []string{"", "multipart/form-data", "application/json", "multipart/mixed; boundary=x", ";"} {
+		_, err := d.ReadForm(t.Context(), Body{Reader: bytes.NewReader(body), ContentType: wrong}, FormLimits{})
+		wantError(t, err, KindContentType, "", "multipart/form-data")
+	}
+	for n := 0; n < len(body)-4; n += 7 {
+		_, err := d.ReadForm(t.Context(), Body{Reader: bytes.NewReader(body[:n]), ContentType: contentType}, FormLimits{})
+		wantError(t, err, KindBadBody, "", "the request body is")
+	}
+	if _, err := d.ReadForm(t.Context(), Body{Reader: bytes.NewReader(body[:len(body)-2]), ContentType: contentType}, FormLimits{}); err != nil {
+		t.Errorf("without the last newline: %v", err)
+	}
+	_, err := d.ReadForm(t.Context(), Body{Reader: strings.NewReader("no form at all"), ContentType: contentType}, FormLimits{})
+	wantError(t, err, KindBadBody, "", "cut off")
+}
+
+func TestReadJSON(t *testing.T) {
+	d := NewDecoder(Limits{}, 32)
+	url := func(file, media string) string {
+		return "data:" + media + ";base64," + base64.StdEncoding.EncodeToString(readFile(t, file))
+	}
+	odd, grey := url("odd.png", "image/png"), strings.ReplaceAll(url("grey.jpg", "IMAGE/jpeg;name=x"), "/", `\/`)
+	body := `{"prompt": "a \"data:\" image_url ☃ \\", "images": [{"image_url" : "` + odd + `"}, {"image_url": "https://example.org/a.png"},` +
+		"\n" + `{"image_url":"` + strings.Replace(grey, "data:", "DATA:", 1) + `"}, {"file_id": "image_url"}], "n": 2}`
+	for name, r := range map[string]io.Reader{
+		"whole":        strings.NewReader(body),
+		"byte by byte": iotest.OneByteReader(strings.NewReader(body)),
+	} {
+		form, err := d.ReadJSON(t.Context(), Body{Reader: r, ContentType: "application/json; charset=utf-8"}, FormLimits{})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		var got struct {
+			Prompt string
+			N      int
+			Images []struct {
+				ImageURL string `json:"image_url"`
+				FileID   string `json:"file_id"`
+			}
+		}
+		if err := json.Unmarshal(form.JSON, &got); err != nil {
+			t.Fatalf("%s: %v in %s", name, err, form.JSON)
+		}
+		if got.Prompt != `a "data:" image_url ☃ \` || got.N != 2 || len(got.Images) != 4 || len(form.Images) != 2 {
+			t.Fatalf("%s: %+v with %d images", name, got, len(form.Images))
+		}
+		for i, file := range map[int]string{0: "odd.png", 2: "grey.jpg"} {
+			reference, ok := form.Image(got.Images[i].ImageURL)
+			if !ok || !bytes.Equal(reference.pix, decodeFile(t, d, file).pix) {
+				t.Errorf("%s: images[%d] is not %s", name, i, file)
+			}
+		}
+		for _, other := range []string{got.Images[1].ImageURL, "", "data:,2", "data:,-1", "data:,x", odd} {
+			if _, ok := form.Image(other); ok {
+				t.Errorf("%s: %.20q is taken for a picture", name, other)
+			}
+		}
+	}
+}
+
+func TestReadJSONErrors(t *testing.T) {
+	d := NewDecoder(Limits{MaxBytes: 1 << 20}, 32)
+	valid := base64.StdEncoding.EncodeToString(readFile(t, "odd.png"))
+	image := func(url string) string { return `{"images":[{"image_url":"` + url + `"}]}` }
+	for _, c := range []struct {
+		name, body  string
+		limits      FormLimits
+		kind        Kind
+		param, says string
+	}{
+		{"no comma", image("data:image/png;base64" + strings.Repeat("x", 300)), FormLimits{}, KindNotADataURL, "images[0].image_url", "comma"},
+		{"ends early", image("data:image/png"), FormLimits{}, KindNotADataURL, "images[0].image_url", "comma"},
+		{"not base64", image("data:image/png,abc"), FormLimits{}, KindNotADataURL, "images[0].image_url", "must be base64"},
+		{"wrong base64", image("data:image/png;base64,a_b!"), FormLimits{}, KindNotADataURL, "images[0].image_url", "not valid base64"},
+		{"unpadded base64", image("data:image/png;base64,iVBORw0KGg"), FormLimits{}, KindNotADataURL, "images[0].image_url", "not valid base64"},
+		{"escape", image(`data:image/png;base64,\ud83d`), FormLimits{}, KindNotADataURL, "images[0].image_url", "escape"},
+		{"empty", image("data:image/png;base64,"), FormLimits{}, KindNotAnImage, "images[0].image_url", "empty"},
+		{"not an image", image("data:text/plain;base64,aGVsbG8="), FormLimits{}, KindNotAnImage, "images[0].image_url", "not an image"},
+		{"large image", image("data:image/png;base64," + strings.Repeat("A", 2<<20)), FormLimits{}, KindTooManyBytes, "images[0].image_url", "1 MiB"},
+		{"cut off in a picture", image("data:image/png;base64," + valid)[:200], FormLimits{}, KindBadBody, "", "cut off"},
+		{"cut off in a string", `{"prompt": "a wom`, FormLimits{}, KindBadBody, "", "cut off"},
+		{"long text", `{"prompt": "` + strings.Repeat("x", 200) + `"}`, FormLimits{MaxTextBytes: 100}, KindFieldTooLarge, "", "limit"},
+		{"five images", "[" + strings.Repeat(image("data:image/png;base64,"+valid)+",", 5) + "0]", FormLimits{}, KindTooManyImages, "images[4].image_url", "at most 4"},
+		{"large body", image("data:image/png;base64," + valid), FormLimits{MaxBodyBytes: 100}, KindBodyTooLarge, "", "limit"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := d.ReadJSON(t.Context(), Body{Reader: strings.NewReader(c.body), ContentType: "application/json"}, c.limits)
+			wantError(t, err, c.kind, c.param, c.says)
+		})
+	}
+	_, err := d.ReadJSON(t.Context(), Body{Reader: strings.NewReader("{}"), ContentType: "text/plain"}, FormLimits{})
+	wantError(t, err, KindContentType, "", "application/json")
+}
+
+// connection is a client that sends what is written to it, with the deadline of
+// a real connection.
+type connection struct{ client, server net.Conn }
+
+func connect(t *testing.T) connection {
+	client, server := net.Pipe()
+	t.Cleanup(func() { client.Close(); server.Close() })
+	return connection{client, server}
+}
+
+func (c connection) body(contentType string) Body {
+	return Body{Reader: c.server, ContentType: contentType, SetReadDeadline: c.server.SetReadDeadline}
+}
+
+func TestStalledClientIsCutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		body, contentType := form(t, part{name: "image", file: "a.png", value: string(readFile(t, "odd.png"))})
+		c := connect(t)
+		go c.client.Write(body[:len(body)/2]) //nolint:errcheck // reported by the reader
+		start := time.Now()
+		_, err := NewDecoder(Limits{}, 32).ReadForm(t.Context(), c.body(contentType), FormLimits{})
+		wantError(t, err, KindUploadTooSlow, "", "stalled")
+		if took := time.Since(start); took != idleTimeout {
+			t.Errorf("cut off after %v, want %v", took, idleTimeout)
+		}
+	})
+}
+
+// A client that sends a byte now and then does not hold a connection for ever;
+// one that is slow but steady gets through when nobody waits.
+func TestTricklingAndSteadyClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		padded := string(readFile(t, "odd.png")) + strings.Repeat("x", 200<<10)
+		body, contentType := form(t, part{name: "image", file: "a.png", value: padded})
+		send := func(c connection, bytes int, pause time.Duration) {
+			for rest := body; len(rest) > 0; rest = rest[min(bytes, len(rest)):] {
+				if _, err := c.client.Write(rest[:min(bytes, len(rest))]); err != nil {
+					return
+				}
+				time.Sleep(pause)
+			}
+			c.client.Close()
+		}
+		d := NewDecoder(Limits{}, 32)
+		trickle, steady := connect(t), connect(t)
+		go send(trickle, 1, time.Second)
+		_, err := d.ReadForm(t.Context(), trickle.body(contentType), FormLimits{})
+		wantError(t, err, KindUploadTooSlow, "", "stalled")
+		trickle.server.Close()
+
+		go send(steady, 2<<10, time.Second)
+		start := time.Now()
+		got, err := d.ReadForm(t.Context(), steady.body(contentType), FormLimits{})
+		if err != nil || len(got.Images) != 1 {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+		if took := time.Since(start); took < time.Minute {
+			t.Errorf("took %v: the client was not slow", took)
+		}
+	})
+}
+
+// Slow clients hold the whole budget; a fast one has to get through within
+// patience, and they learn why they were cut off.
+func TestSlowClientsDoNotHoldUpFastOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		padded := string(readFile(t, "odd.png")) + strings.Repeat("x", 900<<10)
+		body, contentType := form(t, part{name: "image", file: "a.png", value: padded})
+		d := NewDecoder(Limits{MaxBytes: 1 << 20, BufferBytes: 1 << 20}, 32)
+		slow := make(chan error, 3)
+		for range cap(slow) {
+			c := connect(t)
+			go func() {
+				c.client.Write(body[:600<<10]) //nolint:errcheck // reported by the reader
+			}()
+			go func() {
+				_, err := d.ReadForm(t.Context(), c.body(contentType), FormLimits{})
+				c.server.Close()
+				slow <- err
+			}()
+		}
+		synctest.Wait()
+		start := time.Now()
+		got, err := d.ReadForm(t.Context(), Body{Reader: bytes.NewReader(body), ContentType: contentType}, FormLimits{})
+		if err != nil || len(got.Images) != 1 {
+			t.Fatalf("the fast client: %v", err)
+		}
+		if took := time.Since(start); took > 3*patience {
+			t.Errorf("the fast client waited %v", took)
+		}
+		cut := 0
+		for range cap(slow) {
+			err := <-slow
+			if strings.Contains(err.Error(), "too slow while others wait") {
+				cut++
+			}
+			wantError(t, err, KindUploadTooSlow, "", "")
+		}
+		if cut == 0 {
+			t.Error("no slow client was cut off for the fast one")
+		}
+	})
+}
+
+// However many upload at once, all get through and the memory held stays within
+// the budget and one file.
+func TestIntakeStaysWithinItsBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const budget, file, chunk = 1 << 20, 1 << 20, 64 << 10
+		in := newIntake(budget)
+		most := int64(0)
+		done := make(chan error)
+		const clients = 20
+		for i := range clients {
+			go func() {
+				u := in.open(func(time.Time) { t.Error("an upload was cut off") })
+				r := readerFunc(func(p []byte) (int, error) {
+					time.Sleep(time.Duration(i+1) * time.Millisecond)
+					in.mu.Lock()
+					most = max(most, budget-in.free)
+					in.mu.Unlock()
+					return len(p[:min(len(p), chunk)]), nil
+				})
+				err := u.fill(t.Context(), io.LimitReader(r, file), file)
+				u.close()
+				done <- err
+			}()
+		}
+		for range clients {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		if most > budget+file+1 || most <= budget/2 {
+			t.Errorf("held up to %d bytes, budget %d and file %d", most, budget, file)
+		}
+		if in.free != budget || len(in.uploads) != 0 || in.waiting != 0 {
+			t.Errorf("afterwards %+v", in)
+		}
+	})
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+func TestWaitingForMemoryEndsWithTheContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in := newIntake(minChunk)
+		oldest := in.open(func(time.Time) {})
+		if err := oldest.grow(t.Context(), minChunk); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		u := in.open(nil)
+		if err := u.grow(ctx, 1); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error %v", err)
+		}
+		u.close()
+		oldest.close()
+		if in.free != minChunk || len(in.uploads) != 0 {
+			t.Errorf("afterwards %+v", in)
+		}
+	})
+}
+
+// A client that is still sending gets the answer, not a broken connection; and
+// after a whole body the server notices that it leaves.
+func TestOverHTTP(t *testing.T) {
+	d := NewDecoder(Limits{}, 32)
+	left := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		form, err := d.ReadForm(r.Context(), RequestBody(w, r), FormLimits{})
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		w.WriteHeader(http.StatusOK)
+		fmt.Fprint(w, len(form.Images))
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+		close(left)
+	}))
+	defer server.Close()
+	odd := string(readFile(t, "odd.png"))
+
+	body, contentType := form(t, part{name: "mask", file: "m.png", value: odd}, part{name: "image", file: "a.png", value: odd + strings.Repeat("x", 10<<20)})
+	resp, err := server.Client().Post(server.URL, contentType, bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if err != nil || resp.StatusCode != http.StatusBadRequest || !strings.Contains(string(text), "mask: no file is expected") {
+		t.Errorf("%s: %s, %v", resp.Status, text, err)
+	}
+
+	body, contentType = form(t, part{name: "image", file: "a.png", value: odd})
+	ctx, cancel := context.WithCancel(t.Context())
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, server.URL, bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", contentType)
+	resp, err = server.Client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	cancel()
+	<-left
+	server.Client().CloseIdleConnections()
+}
+
+func FuzzReadForm(f *testing.F) {
+	body, contentType := form(f, part{name: "prompt", value: "x"}, part{name: "image", file: "a.png", value: string(readFile(f, "small.png"))})
+	_, boundary, _ := strings.Cut(contentType, "boundary=")
+	f.Add(bytes.ReplaceAll(body, []byte(boundary), []byte("b")))
+	f.Add([]byte("--b\r\nContent-Disposition: form-data; name=\"image[]\"; filename=x\r\n\r\nGIF89a\r\n--b--"))
+	d := NewDecoder(Limits{MaxPixels: 1 << 16, MaxBytes: 1 << 16}, 16)
+	f.Fuzz(func(t *testing.T, body []byte) {
+		_, err := d.ReadForm(t.Context(), Body{Reader: bytes.NewReader(body), ContentType: "multipart/form-data; boundary=b"}, FormLimits{})
+		if e := (*Error)(nil); err != nil && (!errors.As(err, &e) || e.Message == "") {
+			t.Errorf("error %#v", err)
+		}
+		if d.intake.free != defaultBufferBytes {
+			t.Errorf("%d bytes of memory were not returned", defaultBufferBytes-d.intake.free)
+		}
+	})
+}
+
+// FuzzReadJSON: without pictures in it a body comes through unchanged, and what
+// comes through with pictures is JSON if what was sent is.
+func FuzzReadJSON(f *testing.F) {
+	f.Add([]byte(`{"prompt":"a \"b\" \\","images":[{"image_url":"data:image/png;base64,` + base64.StdEncoding.EncodeToString(readFile(f, "small.png")) + `"}]}`))
+	f.Add([]byte(`{"image_url":"data:;base64,\/\u0041=="}`))
+	f.Add([]byte(`[{"image_url" : "http://x"}, 1e3, null, "data:,0"]`))
+	d := NewDecoder(Limits{MaxPixels: 1 << 16, MaxBytes: 1 << 16}, 16)
+	f.Fuzz(func(t *testing.T, body []byte) {
+		form, err := d.ReadJSON(t.Context(), Body{Reader: bytes.NewReader(body), ContentType: "application/json"}, FormLimits{})
+		if e := (*Error)(nil); err != nil {
+			if !errors.As(err, &e) || e.Message == "" {
+				t.Errorf("error %#v", err)
+			}
+			return
+		}
+		if len(form.Images) == 0 && !bytes.Equal(form.JSON, body) {
+			t.Errorf("%q became %q", body, form.JSON)
+		}
+		if json.Valid(body) && !json.Valid(form.JSON) {
+			t.Errorf("%q became %q", body, form.JSON)
+		}
+	})
+}
