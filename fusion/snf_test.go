@@ -373,3 +373,13 @@ func FuzzFuse(f *testing.F) {
 		checkAgainstDefinition(t, in)
 	})
 }
+
+// BenchmarkDefinition4x64x64 is the same decision taken as the definition says, pool and resize by
+// pixel and channel, for comparison with BenchmarkStep4x64x64 in one run.
+func BenchmarkDefinition4x64x64(b *testing.B) {
+	in := randomPredictions(rand.New(rand.NewPCG(8, 8)), 4, 64, 64)
+	for b.Loop() {
+		logSaliency(in.tdmBase, in.tdmCond, in.channels, in.height, in.width, in.w)
+		logSaliency(in.sdmBase, in.sdmCond, in.channels, in.height, in.width, in.w)
+	}
+}
