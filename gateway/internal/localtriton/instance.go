@@ -232,6 +232,52 @@ func markedProcesses(mark string) ([]int, error) {
 	return pids, nil
 }
 
+// modelProcesses are the children of a tritonserver, with the names of their models.
+func modelProcesses(server int) map[int]string {
+	found := make(map[int]string)
+	paths, _ := filepath.Glob("/proc/[0-9]*/stat") // fails only for a bad pattern
+	for _, path := range paths {
+		if _, parent := processStat(path); parent != server {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err != nil {
+			continue
+		}
+		// The stub's first argument is <repository>/<model>/<version>/model.py.
+		arguments, err := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline"))
+		if parts := strings.Split(string(arguments), "\x00"); err == nil && len(parts) > 1 && filepath.Ext(parts[1]) == ".py" {
+			found[pid] = filepath.Base(filepath.Dir(filepath.Dir(parts[1])))
+		}
+	}
+	return found
+}
+
+// alive says whether a process runs: it exists and does not wait to be reaped, which
+// tritonserver never does.
+func alive(pid int) bool {
+	state, _ := processStat(fmt.Sprintf("/proc/%d/stat", pid))
+	return state != "" && state != "Z" && state != "X"
+}
+
+// processStat reads state and parent of a process; the state is "" if there is none.
+func processStat(path string) (state string, parent int) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", 0
+	}
+	// pid (name) state parent …; the name may hold anything but ends at the last ")".
+	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	if len(fields) < 2 {
+		return "", 0
+	}
+	parent, err = strconv.Atoi(fields[1])
+	if err != nil {
+		return "", 0
+	}
+	return fields[0], parent
+}
+
 // removeSharedMemory unlinks the regions whose names begin with prefix.
 func removeSharedMemory(prefix string) error {
 	entries, err := os.ReadDir(sharedMemory)

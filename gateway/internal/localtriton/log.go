@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -15,12 +16,13 @@ const (
 )
 
 // serverLog receives what tritonserver and its models print: it writes the log
-// file, cuts it at maxLogBytes, follows the loading of models and keeps the last
+// file, cuts it at its limit, follows the loading of models and keeps the last
 // lines for the reason of a death. One process writes at a time.
 type serverLog struct {
 	path    string
 	file    *os.File
 	size    int64
+	limit   int64    // of a file, in bytes
 	line    []byte   // unfinished last line
 	recent  []string // last lines, oldest first
 	loaded  func(model string)
@@ -31,8 +33,9 @@ var (
 	modelLoaded = regexp.MustCompile(`model_lifecycle\.cc:\d+\] "successfully loaded '([^']+)'`)
 	servingLine = regexp.MustCompile(`grpc_server\.cc:\d+\] "Started GRPCInferenceService`)
 	// header is the start of a line by Triton's own logger: severity, month and day,
-	// time, process and place.
-	header = regexp.MustCompile(`^[IWEF]\d{4} [\d:.]+ \d+ \S+\] `)
+	// time, process and place; or by the protobuf library that reads configurations.
+	header = regexp.MustCompile(`^(?:[IWEF]\d{4} [\d:.]+ \d+ \S+\]|\[libprotobuf [A-Z]+ \S+\]) `)
+	fault  = regexp.MustCompile(`^(?:E\d{4}|\[libprotobuf ERROR) `)
 	// table is a line of the wide tables in which it lists backends and options.
 	table = regexp.MustCompile(`^[+|].*[+|]$`)
 )
@@ -47,12 +50,12 @@ func openLog(path string) (*serverLog, error) {
 		file.Close()
 		return nil, err
 	}
-	return &serverLog{path: path, file: file, size: info.Size()}, nil
+	return &serverLog{path: path, file: file, size: info.Size(), limit: maxLogBytes}, nil
 }
 
 // Write never fails: a full disk must not stop the server by a blocked pipe.
 func (l *serverLog) Write(p []byte) (int, error) {
-	if l.size+int64(len(p)) > maxLogBytes {
+	if l.size+int64(len(p)) > l.limit {
 		l.rotate()
 	}
 	n, _ := l.file.Write(p)
@@ -104,7 +107,7 @@ func (l *serverLog) read(line string) {
 func (l *serverLog) Close() error { return l.file.Close() }
 
 // reason is what the last lines say about a death: Triton's error lines with the
-// lines that belong to them, else the very last lines.
+// lines that belong to them, else the last lines that are not Triton's own.
 func (l *serverLog) reason() string {
 	lines := l.recent
 	if len(l.line) > 0 {
@@ -114,14 +117,25 @@ func (l *serverLog) reason() string {
 	inError := false
 	for _, line := range lines {
 		if header.MatchString(line) {
-			inError = strings.HasPrefix(line, "E") && !strings.Contains(line, "CudaDriverHelper has not been initialized")
+			inError = fault.MatchString(line) && !strings.Contains(line, "CudaDriverHelper has not been initialized")
 		}
 		if inError {
-			errors = append(errors, header.ReplaceAllString(line, ""))
+			text := header.ReplaceAllString(line, "")
+			if plain, err := strconv.Unquote(text); err == nil { // a message with escaped line ends
+				text = strings.TrimSpace(plain)
+			}
+			errors = append(errors, text)
 		}
 	}
-	if len(errors) == 0 { // killed from outside
-		errors = lines[max(0, len(lines)-3):]
+	if len(errors) == 0 {
+		for _, line := range lines {
+			if !header.MatchString(line) {
+				errors = append(errors, line) // what a library said on its way out
+			}
+		}
+	}
+	if len(errors) == 0 {
+		return "nothing (the process was ended from outside)"
 	}
 	return strings.Join(errors[max(0, len(errors)-12):], "\n")
 }

@@ -27,6 +27,8 @@ const (
 	maxFailedStarts = 2
 	// After the server is dead, its output is read for at most this long.
 	outputDelay = time.Second
+	// How often the model processes are looked at.
+	modelCheckInterval = time.Second
 )
 
 // launch is how to start tritonserver.
@@ -247,19 +249,7 @@ func (s *Server) run(started chan<- error) (ready bool, lived time.Duration, err
 	}()
 	exited := make(chan error, 1)
 	go func() { exited <- command.Wait() }()
-	closed := false
-	select {
-	case <-exited:
-	case <-s.stopping:
-		closed = true
-		_ = command.Process.Signal(syscall.SIGTERM) // fails only when it is gone
-		select {
-		case <-exited:
-		case <-s.kill:
-			_ = syscall.Kill(-pid, syscall.SIGKILL)
-			<-exited
-		}
-	}
+	closed, died := s.attend(command, exited)
 	// The models must be gone before their shared memory is unlinked and before a
 	// new server loads the same models beside them.
 	if _, err := killMarked(context.Background(), s.instance.Mark); err != nil {
@@ -273,7 +263,48 @@ func (s *Server) run(started chan<- error) (ready bool, lived time.Duration, err
 	if closed {
 		return false, 0, nil
 	}
-	return ready, time.Since(begin), &ExitError{Status: command.ProcessState.String(), Reason: log.reason(), LogFile: s.config.LogFile}
+	exit := &ExitError{Status: command.ProcessState.String(), Reason: log.reason(), LogFile: s.config.LogFile}
+	if died != "" {
+		exit.Status = "killed because the process of its model " + died + " died"
+	}
+	return ready, time.Since(begin), exit
+}
+
+// attend waits for the end of the server, which it brings about when s is closed or
+// when the process of a model has died: this Triton goes on without it, says that the
+// model is ready and fails every call of it after a second.
+func (s *Server) attend(command *exec.Cmd, exited <-chan error) (closed bool, died string) {
+	pid := command.Process.Pid
+	look := time.NewTicker(modelCheckInterval)
+	defer look.Stop()
+	var models map[int]string
+	for {
+		status, changed := s.watch()
+		if models == nil && status.State == Ready {
+			models = modelProcesses(pid)
+		}
+		select {
+		case <-exited:
+			return false, died
+		case <-changed:
+		case <-look.C:
+			for model, name := range models {
+				if died == "" && !alive(model) {
+					died = name
+					_ = command.Process.Kill() // fails only when it is gone
+				}
+			}
+		case <-s.stopping:
+			_ = command.Process.Signal(syscall.SIGTERM)
+			select {
+			case <-exited:
+			case <-s.kill:
+				_ = syscall.Kill(-pid, syscall.SIGKILL)
+				<-exited
+			}
+			return true, ""
+		}
+	}
 }
 
 // startError is err for the first start, which Start returns, and a death for a

@@ -1,0 +1,591 @@
+package localtriton
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"github.com/facediffuser/facediffuser/tritonclient"
+	"github.com/facediffuser/facediffuser/tritonclient/inference"
+	"github.com/facediffuser/facediffuser/tritonclient/tritontest"
+)
+
+// gatewayVariable makes this test binary play a gateway that is about to be killed.
+const gatewayVariable = "LOCALTRITON_TEST_GATEWAY"
+
+func TestMain(m *testing.M) {
+	if runDir := os.Getenv(gatewayVariable); runDir != "" {
+		if err := playGateway(runDir); err != nil {
+			fmt.Println("failed:", err)
+			os.Exit(1)
+		}
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// playGateway starts Triton, says so on stdout and waits for its death.
+func playGateway(runDir string) error {
+	server, err := Start(context.Background(), Config{Python: os.Getenv("FACEDIFFUSER_PYTHON"), ModelsDir: filepath.Join(runDir, "models"), RunDir: runDir})
+	if err != nil {
+		return err
+	}
+	if err := server.WaitReady(context.Background(), nil); err != nil {
+		return err
+	}
+	fmt.Println("ready", server.instance.Mark, server.instance.SharedMemory)
+	select {}
+}
+
+// python is the interpreter with nvidia-pytriton. Its absence is a failure: this
+// package is about the real server.
+func python(t *testing.T) string {
+	t.Helper()
+	path := os.Getenv("FACEDIFFUSER_PYTHON")
+	if path == "" {
+		t.Fatal("FACEDIFFUSER_PYTHON names no Python with nvidia-pytriton: run `make test`, or `make venv` and set it to .venv/bin/python")
+	}
+	return path
+}
+
+// oneModel is a repository with the conformance model slow.
+func oneModel(t *testing.T, dir string) string {
+	t.Helper()
+	all := t.TempDir()
+	if err := tritontest.WriteModels(all); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(filepath.Join(dir, "slow"), os.DirFS(filepath.Join(all, "slow"))); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// start starts a server that is closed, and must leave nothing, at the test's end.
+func start(t *testing.T, config Config) *Server {
+	t.Helper()
+	config.Python = python(t)
+	config.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+	if config.RunDir == "" {
+		config.RunDir = t.TempDir()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	server, err := Start(ctx, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := server.Close(ctx); err != nil {
+			t.Error(err)
+		}
+		nothingLeft(t, server.instance.Mark, server.instance.SharedMemory)
+		if _, err := os.Stat(server.instance.dir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the instance's folder is left: %v", err)
+		}
+	})
+	return server
+}
+
+func waitReady(t *testing.T, server *Server) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	if err := server.WaitReady(ctx, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func nothingLeft(t *testing.T, mark, prefix string) {
+	t.Helper()
+	if pids, err := markedProcesses(mark); err != nil || len(pids) > 0 {
+		t.Errorf("processes %v are left (%v)", pids, err)
+	}
+	if regions := regions(t, prefix); len(regions) > 0 {
+		t.Errorf("shared memory %v is left", regions)
+	}
+}
+
+func regions(t *testing.T, prefix string) []string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(sharedMemory, prefix+"*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// await asks until done, for at most 15 s.
+func await(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for began := time.Now(); !done(); time.Sleep(5 * time.Millisecond) {
+		if time.Since(began) > 15*time.Second {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// TestConformance runs the client's suite on the server of the nvidia-pytriton wheel,
+// and looks at how that server was started.
+func TestConformance(t *testing.T) {
+	t.Setenv("SECRET_OF_THE_GATEWAY", "hidden")
+	models := t.TempDir()
+	if err := tritontest.WriteModels(models); err != nil {
+		t.Fatal(err)
+	}
+	server := start(t, Config{ModelsDir: models})
+	var seen []Status
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	if err := server.WaitReady(ctx, func(s Status) { seen = append(seen, s) }); err != nil {
+		t.Fatal(err)
+	}
+	first, last := seen[0], seen[len(seen)-1]
+	if first.State != Starting || last.State != Ready || len(last.Loaded) != 7 || last.Models != 7 || last.PID == 0 || last.Restarts != 0 {
+		t.Errorf("progress from %+v to %+v", first, last)
+	}
+	tritontest.Conformance(t, tritontest.Target{Address: server.Address(), Batcher: true})
+
+	t.Run("Restricted", func(t *testing.T) {
+		conn, err := grpc.NewClient(server.Address(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		for _, method := range []string{"SystemSharedMemoryStatus", "SystemSharedMemoryRegister", "RepositoryIndex", "RepositoryModelUnload", "TraceSetting", "LogSettings"} {
+			err := conn.Invoke(t.Context(), "/inference.GRPCInferenceService/"+method, &inference.ServerLiveRequest{}, &inference.ServerLiveResponse{})
+			if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "restricted") {
+				t.Errorf("%s answers a stranger: %v", method, err)
+			}
+		}
+	})
+	t.Run("Loopback", func(t *testing.T) {
+		sockets, err := os.ReadFile("/proc/net/tcp6")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var port int
+		if _, err := fmt.Sscanf(server.Address(), "127.0.0.1:%d", &port); err != nil {
+			t.Fatal(err)
+		}
+		listening := 0
+		for line := range strings.Lines(string(sockets)) {
+			fields := strings.Fields(line)
+			if len(fields) > 3 && strings.HasSuffix(fields[1], fmt.Sprintf(":%04X", port)) && fields[3] == "0A" {
+				listening++
+				if !strings.HasPrefix(fields[1], "0000000000000000FFFF00000100007F:") { // ::ffff:127.0.0.1
+					t.Errorf("listens on %s", fields[1])
+				}
+			}
+		}
+		if listening == 0 {
+			t.Error("the listening socket was not found")
+		}
+	})
+	t.Run("Environment", func(t *testing.T) {
+		pids, err := markedProcesses(server.instance.Mark)
+		if err != nil || len(pids) != 8 {
+			t.Fatalf("processes %v (%v), want the server and 7 models", pids, err)
+		}
+		for _, pid := range pids {
+			environment, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+			if err != nil || strings.Contains(string(environment), "SECRET_OF_THE_GATEWAY") {
+				t.Errorf("process %d knows the gateway's environment (%v)", pid, err)
+			}
+		}
+	})
+}
+
+// TestRestart kills the server in a request: the request fails as unavailable, the
+// server comes back on the same address, and the pool uses it without being told.
+func TestRestart(t *testing.T) {
+	server := start(t, Config{ModelsDir: oneModel(t, t.TempDir())})
+	waitReady(t, server)
+	pool, err := tritonclient.New(tritonclient.Options{Replicas: []string{server.Address()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	call := func(milliseconds int64) error {
+		_, err := pool.Infer(t.Context(), tritonclient.Request{Model: "slow", Timeout: time.Minute,
+			Inputs: []tritonclient.Tensor{tritonclient.Int64("milliseconds", []int64{1, 1}, []int64{milliseconds})}})
+		return err
+	}
+	if err := call(1); err != nil {
+		t.Fatal(err)
+	}
+	before, address := server.Status(), server.Address()
+	inFlight := make(chan error)
+	go func() { inFlight <- call(30_000) }()
+	await(t, "the request", func() bool { return pool.Replicas()[0].Outstanding == 1 })
+	if err := syscall.Kill(before.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-inFlight; !errors.Is(err, tritonclient.Unavailable) {
+		t.Errorf("the request in flight: %v, want Unavailable", err)
+	}
+	await(t, "the death to be noticed", func() bool { return server.Status().Restarts == 1 })
+	waitReady(t, server)
+	returned := time.Now()
+	await(t, "a call to work", func() bool { return call(1) == nil })
+	if took := time.Since(returned); took > 2*time.Second {
+		t.Errorf("the returned server was used after %v, want at most 2 s", took)
+	}
+	after := server.Status()
+	var exit *ExitError
+	if after.PID == before.PID || server.Address() != address || !errors.As(after.LastExit, &exit) || exit.Status != "signal: killed" {
+		t.Errorf("after the restart: %+v on %s", after, server.Address())
+	}
+	if err := server.Err(); err != nil {
+		t.Errorf("a supervised server has the error %v", err)
+	}
+}
+
+// TestModelProcessDies: Triton would answer "ready" and fail every call for good; so it
+// is started again.
+func TestModelProcessDies(t *testing.T) {
+	server := start(t, Config{ModelsDir: oneModel(t, t.TempDir())})
+	waitReady(t, server)
+	models := modelProcesses(server.Status().PID)
+	if len(models) != 1 {
+		t.Fatalf("model processes %v, want one", models)
+	}
+	pool, err := tritonclient.New(tritonclient.Options{Replicas: []string{server.Address()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	if _, err := pool.ModelConfig(t.Context(), "slow"); err != nil { // by now the supervisor knows its models
+		t.Fatal(err)
+	}
+	for pid, name := range models {
+		if name != "slow" {
+			t.Errorf("the model's name is %q", name)
+		}
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	await(t, "the death to be noticed", func() bool { return server.Status().Restarts == 1 })
+	var exit *ExitError
+	if last := server.Status().LastExit; !errors.As(last, &exit) || !strings.Contains(exit.Status, "model slow died") {
+		t.Errorf("%v, want the model named", last)
+	}
+	await(t, "a call to work", func() bool {
+		_, err := pool.Infer(t.Context(), tritonclient.Request{Model: "slow", Timeout: time.Minute,
+			Inputs: []tritonclient.Tensor{tritonclient.Int64("milliseconds", []int64{1, 1}, []int64{1})}})
+		return err == nil
+	})
+}
+
+// TestBrokenModel: a model that does not load is the user's fault; the server is given
+// up, with the reason.
+func TestBrokenModel(t *testing.T) {
+	for _, test := range []struct{ name, config, code, want string }{
+		{"exception", "", "raise RuntimeError('weights are missing')", "weights are missing"},
+		{"configuration", "nonsense: 1", "", "nonsense"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			models := oneModel(t, t.TempDir())
+			config, err := os.ReadFile(filepath.Join(models, "slow", "config.pbtxt"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			write := func(path, text string) {
+				if err := os.WriteFile(filepath.Join(models, "slow", path), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			write("config.pbtxt", string(config)+test.config)
+			if test.code != "" {
+				write("1/model.py", test.code)
+			}
+			server := start(t, Config{ModelsDir: models})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			err = server.WaitReady(ctx, nil)
+			var exit *ExitError
+			if !errors.As(err, &exit) || !strings.Contains(exit.Reason, test.want) || !strings.Contains(err.Error(), "triton.log") {
+				t.Errorf("%v, want a reason that says %q", err, test.want)
+			}
+			t.Log(err)
+			<-server.Done()
+			if server.Err() == nil || server.Status().State != Stopped || server.Status().Restarts != maxFailedStarts {
+				t.Errorf("given up as %+v, %v", server.Status(), server.Err())
+			}
+		})
+	}
+}
+
+func TestClose(t *testing.T) {
+	models := oneModel(t, t.TempDir())
+	t.Run("while loading", func(t *testing.T) {
+		server := start(t, Config{ModelsDir: models})
+		if err := server.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if err := server.WaitReady(t.Context(), nil); err == nil {
+			t.Error("a closed server is ready")
+		}
+		if err := server.Err(); err != nil {
+			t.Errorf("a closed server has the error %v", err)
+		}
+	})
+	t.Run("by force", func(t *testing.T) {
+		server := start(t, Config{ModelsDir: models})
+		waitReady(t, server)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := server.Close(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("%v, want the context's error", err)
+		}
+		if err := server.Close(t.Context()); err != nil { // again
+			t.Error(err)
+		}
+	})
+}
+
+// killedGateway runs a gateway with its own Triton in another process and kills it.
+// before is called in between.
+func killedGateway(t *testing.T, runDir string, before func(mark string)) (mark, prefix string) {
+	t.Helper()
+	command := exec.Command(os.Args[0], "-test.run=^$")
+	command.Env = append(os.Environ(), gatewayVariable+"="+runDir, "FACEDIFFUSER_PYTHON="+python(t))
+	command.Stderr = t.Output()
+	output, err := command.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(output).ReadString('\n')
+	if _, scan := fmt.Sscanf(line, "ready %s %s", &mark, &prefix); err != nil || scan != nil {
+		_ = command.Process.Kill()
+		t.Fatalf("the gateway says %q (%v)", line, err)
+	}
+	before(mark)
+	if err := command.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = command.Wait() // says that it was killed
+	return mark, prefix
+}
+
+// TestKilledGatewayLeavesNothing: after a SIGKILL of the gateway its Triton ends by
+// itself, without a next start.
+func TestKilledGatewayLeavesNothing(t *testing.T) {
+	runDir := t.TempDir()
+	oneModel(t, filepath.Join(runDir, "models"))
+	mark, prefix := killedGateway(t, runDir, func(mark string) {
+		if pids, err := markedProcesses(mark); err != nil || len(pids) != 2 {
+			t.Fatalf("processes %v (%v), want the server and its model", pids, err)
+		}
+	})
+	began := time.Now()
+	await(t, "the end of its processes", func() bool {
+		pids, err := markedProcesses(mark)
+		return err == nil && len(pids) == 0
+	})
+	t.Logf("gone after %v", time.Since(began))
+	if left := regions(t, prefix); len(left) > 0 { // what the model could not unlink, the next start does
+		t.Logf("shared memory left until the next start: %v", left)
+	}
+	start(t, Config{ModelsDir: filepath.Join(runDir, "models"), RunDir: runDir})
+	nothingLeft(t, mark, prefix)
+}
+
+// TestNextStartCleansUp: a process that a model has started survives the gateway, and
+// a model that dies hard leaves its shared memory. The next start ends the one and
+// unlinks the other, and leaves a living gateway in the same run folder alone.
+func TestNextStartCleansUp(t *testing.T) {
+	runDir := t.TempDir()
+	models := oneModel(t, filepath.Join(runDir, "models"))
+	neighbour := start(t, Config{ModelsDir: models, RunDir: runDir})
+	waitReady(t, neighbour)
+	code, err := os.ReadFile(filepath.Join(models, "slow/1/model.py"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	code = append(code, "\n\nimport subprocess\n\nsubprocess.Popen(['sleep', '600'], start_new_session=True)\n"...)
+	if err := os.WriteFile(filepath.Join(models, "slow/1/model.py"), code, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mark, prefix := killedGateway(t, runDir, func(mark string) {
+		pids, err := markedProcesses(mark)
+		if err != nil || len(pids) != 3 {
+			t.Fatalf("processes %v (%v), want the server, its model and the model's child", pids, err)
+		}
+		for _, pid := range pids {
+			if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err != nil || strings.HasPrefix(string(name), "triton_python") {
+				// Stopped, it cannot clean up; the kernel ends it (SIGHUP) when its group is orphaned.
+				if err := errors.Join(err, syscall.Kill(pid, syscall.SIGSTOP)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	})
+	await(t, "the end of server and model", func() bool {
+		pids, err := markedProcesses(mark)
+		return err == nil && len(pids) == 1
+	})
+	if len(regions(t, prefix)) == 0 {
+		t.Fatal("no shared memory is left to unlink")
+	}
+	next := start(t, Config{ModelsDir: models, RunDir: runDir})
+	nothingLeft(t, mark, prefix)
+	waitReady(t, next)
+	if next.Address() == neighbour.Address() {
+		t.Errorf("two gateways share %s", next.Address())
+	}
+	if s := neighbour.Status(); s.State != Ready || s.Restarts != 0 {
+		t.Errorf("the neighbour was disturbed: %+v", s)
+	}
+	dirs, err := filepath.Glob(filepath.Join(runDir, "triton-*"))
+	if err != nil || len(dirs) != 2 {
+		t.Errorf("instance folders %v (%v), want two", dirs, err)
+	}
+}
+
+func TestStartErrors(t *testing.T) {
+	models := oneModel(t, t.TempDir())
+	// fake is an interpreter that answers describe.py with text.
+	fake := func(text string) string {
+		path := filepath.Join(t.TempDir(), "python")
+		if err := os.WriteFile(path, []byte("#!/bin/sh\ncat <<'E'\n"+text+"\nE\n"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	for _, test := range []struct {
+		name   string
+		config Config
+		want   []string
+	}{
+		{"no interpreter given", Config{ModelsDir: models}, []string{"no Python interpreter", "make venv"}},
+		{"no interpreter there", Config{ModelsDir: models, Python: "/nowhere/python"}, []string{"no Python at /nowhere/python", "make venv"}},
+		{"not Python", Config{ModelsDir: models, Python: "/bin/true"}, []string{"does not answer as Python"}},
+		{"too new", Config{ModelsDir: models, Python: fake(`{"Version": "3.14", "Implementation": "cpython"}`)}, []string{"cpython 3.14", "3.9 to 3.13", "make venv"}},
+		{"too old", Config{ModelsDir: models, Python: fake(`{"Version": "3.8", "Implementation": "cpython"}`)}, []string{"cpython 3.8", "3.9 to 3.13"}},
+		{"another Python", Config{ModelsDir: models, Python: fake(`{"Version": "3.11", "Implementation": "pypy"}`)}, []string{"pypy 3.11", "CPython"}},
+		{"no wheel", Config{ModelsDir: models, Python: fake(`{"Version": "3.11", "Implementation": "cpython"}`)}, []string{"no nvidia-pytriton", "make venv"}},
+		{"broken wheel", Config{ModelsDir: models, Python: fake(`{"Version": "3.11", "Implementation": "cpython", "SitePackages": "/nowhere"}`)}, []string{"lacks its", "/nowhere", "0.7.0"}},
+		{"no models", Config{ModelsDir: t.TempDir(), Python: fake("")}, []string{"holds no model"}},
+		{"no models folder", Config{ModelsDir: "/nowhere", Python: fake("")}, []string{"/nowhere"}},
+		{"none given", Config{Python: fake("")}, []string{"no models folder given"}},
+	} {
+		test.config.RunDir = t.TempDir()
+		server, err := Start(t.Context(), test.config)
+		if err == nil {
+			_ = server.Close(t.Context())
+			t.Errorf("%s: started", test.name)
+			continue
+		}
+		for _, want := range test.want {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %q does not say %q", test.name, err, want)
+			}
+		}
+		if left, _ := filepath.Glob(filepath.Join(test.config.RunDir, "triton-*")); len(left) > 0 {
+			t.Errorf("%s: left %v", test.name, left)
+		}
+	}
+	if _, err := Start(t.Context(), Config{Python: python(t), ModelsDir: models}); err == nil || !strings.Contains(err.Error(), "run folder") {
+		t.Errorf("no run folder: %v", err)
+	}
+}
+
+// TestStubWithoutLibpython: the loader's complaint is translated.
+func TestStubWithoutLibpython(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "stub")
+	script := "#!/bin/sh\necho 'stub: error while loading shared libraries: libpython3.12.so.1.0: cannot open shared object file' >&2\nexit 127\n"
+	if err := os.WriteFile(path, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	err := checkStub(t.Context(), path, nil)
+	if err == nil || !strings.Contains(err.Error(), "libpython") || !strings.Contains(err.Error(), "--enable-shared") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestLogFileIsCut(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "triton.log")
+	log, err := openLog(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	if log.limit != maxLogBytes {
+		t.Errorf("limit %d", log.limit)
+	}
+	log.limit = 64 << 10
+	line := strings.Repeat("x", 1023) + "\n"
+	for range 3 * int(log.limit) / len(line) {
+		if _, err := io.WriteString(log, line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{path, path + ".1"} {
+		info, err := os.Stat(name)
+		if err != nil || info.Size() > log.limit || info.Size() == 0 {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+	if len(log.recent) != keptLines {
+		t.Errorf("%d lines kept, want %d", len(log.recent), keptLines)
+	}
+}
+
+func TestLogIsRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "triton.log")
+	log, err := openLog(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	var loaded []string
+	serving := 0
+	log.loaded = func(m string) { loaded = append(loaded, m) }
+	log.serving = func() { serving++ }
+	text := `I1123 05:44:08.814383 25079 model_lifecycle.cc:839] "successfully loaded 'add'"
++------+------+
+| name | path |
++------+------+
+E1123 05:44:08.900000 25079 model_lifecycle.cc:642] "failed to load 'slow' version 1: Internal: boom
+At:
+  model.py(3): initialize
+"
+I1123 05:44:08.814627 25079 grpc_server.cc:2558] "Started GRPCInferenceService at 127.0.0.1:18001"
+error: creating server: Internal - failed to load all models
+`
+	for i := 0; i < len(text); i += 7 { // as a pipe gives it
+		_, _ = io.WriteString(log, text[i:min(i+7, len(text))])
+	}
+	if len(loaded) != 1 || loaded[0] != "add" || serving != 1 {
+		t.Errorf("loaded %v, serving %d", loaded, serving)
+	}
+	if reason := log.reason(); !strings.Contains(reason, "boom") || !strings.Contains(reason, "model.py(3)") || strings.Contains(reason, "path") || strings.Contains(reason, "Started") {
+		t.Errorf("reason: %s", reason)
+	}
+	written, err := os.ReadFile(path)
+	if err != nil || string(written) != text {
+		t.Errorf("the log file holds %q (%v)", written, err)
+	}
+}
