@@ -1,0 +1,210 @@
+package httpapi
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"slices"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/facediffuser/facediffuser/gateway/internal/picture"
+)
+
+// readInput reads a request's body: its fields, and its pictures decoded as
+// they arrive.
+func (s *server) readInput(c *gin.Context, on endpoint) (*input, []*picture.Reference, error) {
+	counted := &countingBody{ReadCloser: c.Request.Body}
+	c.Request.Body = counted
+	defer func() { s.Metrics.UploadBytes.Observe(float64(counted.n)) }()
+
+	ctx := c.Request.Context()
+	body := picture.RequestBody(c.Writer, c.Request)
+	limits := picture.FormLimits{MaxImages: maxImages}
+	in := newInput()
+	if dims, err := s.Pipeline.Dimensions(ctx); err == nil {
+		limits.MaxImages = dims.Subjects
+		in.sizes = sizes(dims)
+	}
+	var subjects []*picture.Reference
+	media, _, _ := mime.ParseMediaType(body.ContentType) // "" when unreadable
+	switch {
+	case media == "application/json":
+		form, err := s.Decoder.ReadJSON(ctx, body, limits)
+		if err != nil {
+			return nil, nil, bodyFault(on, err)
+		}
+		if subjects, err = in.setJSON(on, form); err != nil {
+			return nil, nil, err
+		}
+	case media == "multipart/form-data" && on == edits:
+		form, err := s.Decoder.ReadForm(ctx, body, limits)
+		if err != nil {
+			return nil, nil, bodyFault(on, err)
+		}
+		if err := in.setForm(on, form); err != nil {
+			return nil, nil, err
+		}
+		subjects = form.Images
+	default:
+		takes := "application/json"
+		if on == edits {
+			takes = "multipart/form-data or application/json"
+		}
+		return nil, nil, &fault{kind: unsupportedMedia, message: fmt.Sprintf("%s takes %s, not content type %.100q", on.path(), takes, body.ContentType)}
+	}
+	if in.user = in.safetyID; in.user == "" {
+		in.user = in.plainUser
+	}
+	return in, subjects, in.check()
+}
+
+// maxImages holds while the networks have not said how many subjects they take.
+const maxImages = 4
+
+// bodyFault words what package picture found under the names of this API.
+func bodyFault(on endpoint, err error) error {
+	var e *picture.Error
+	if !errors.As(err, &e) || e.Kind != picture.KindUnknownFile {
+		return err
+	}
+	if slices.ContainsFunc(fields, func(f field) bool { return f.name == e.Param && f.on&on != 0 }) {
+		return invalid(e.Param, "%s must be text, not a file", e.Param)
+	}
+	return unknownField(on, e.Param)
+}
+
+// setForm takes a form's text fields. An empty one says nothing, as SDKs mean
+// it, except for the prompt.
+func (in *input) setForm(on endpoint, form *picture.Form) error {
+	for _, f := range form.Fields {
+		if f.Name == "image" || f.Name == "image[]" {
+			return invalid("image", "image must be a file, not text; a JSON body takes images as data: URLs")
+		}
+		if err := in.setOnce(on, f.Name, value{text: f.Value}, f.Value == "" && f.Name != "prompt"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setJSON takes a JSON object's members; null says nothing.
+func (in *input) setJSON(on endpoint, form *picture.Form) ([]*picture.Reference, error) {
+	decoder := json.NewDecoder(bytes.NewReader(form.JSON))
+	decoder.UseNumber()
+	malformed := func(err error) error {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			err = errors.New("it ends too early")
+		}
+		return &fault{kind: invalidValue, code: "invalid_body", message: "the body is not valid JSON: " + err.Error()}
+	}
+	if open, err := decoder.Token(); err != nil {
+		return nil, malformed(err)
+	} else if open != json.Delim('{') {
+		return nil, &fault{kind: invalidValue, code: "invalid_body", message: "the body must be a JSON object"}
+	}
+	var subjects []*picture.Reference
+	for decoder.More() {
+		token, err := decoder.Token()
+		if err != nil {
+			return nil, malformed(err)
+		}
+		name := token.(string) // the decoder accepts no other key
+		var raw any
+		if err := decoder.Decode(&raw); err != nil {
+			return nil, malformed(err)
+		}
+		if name == "images" && on == edits {
+			if subjects != nil {
+				return nil, invalid(name, "images stands twice")
+			}
+			if subjects, err = jsonImages(raw, form); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err := in.setOnce(on, name, value{json: raw}, raw == nil); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := decoder.Token(); err != nil { // the closing brace
+		return nil, malformed(err)
+	}
+	if _, err := decoder.Token(); err != io.EOF {
+		return nil, &fault{kind: invalidValue, code: "invalid_body", message: "the body goes on after its JSON object"}
+	}
+	if len(form.Images) != len(subjects) {
+		return nil, invalid("images", "images must hold every image_url of the body, once")
+	}
+	return subjects, nil
+}
+
+// setOnce is set for a field that may be absent and must not stand twice.
+func (in *input) setOnce(on endpoint, name string, v value, absent bool) error {
+	if _, ok := in.said[name]; ok {
+		return invalid(name, "%s stands twice", name)
+	}
+	if absent && slices.ContainsFunc(fields, func(f field) bool { return f.name == name }) {
+		return nil
+	}
+	return in.set(on, name, v)
+}
+
+// jsonImages takes [{"image_url": "data:…"}, …].
+func jsonImages(raw any, form *picture.Form) ([]*picture.Reference, error) {
+	const shape = `a list of {"image_url": "data:image/png;base64,…"}`
+	list, ok := raw.([]any)
+	if !ok {
+		return nil, invalid("images", "images must be %s, not %s", shape, value{json: raw}.short())
+	}
+	subjects := make([]*picture.Reference, 0, len(list))
+	for i, item := range list {
+		param := fmt.Sprintf("images[%d]", i)
+		members, ok := item.(map[string]any)
+		if !ok {
+			return nil, invalid(param, "images must be %s; %s is none of these", shape, param)
+		}
+		for name := range members {
+			switch name {
+			case "image_url":
+			case "file_id":
+				return nil, &fault{kind: invalidValue, code: "unsupported_parameter", param: param + ".file_id",
+					message: param + ".file_id is not supported: this gateway keeps no files; use image_url with a data: URL"}
+			default:
+				return nil, &fault{kind: invalidValue, code: "unknown_parameter", param: param + "." + name,
+					message: fmt.Sprintf("unknown field %q in %s", name, param)}
+			}
+		}
+		param += ".image_url"
+		url, ok := members["image_url"].(string)
+		if !ok {
+			return nil, invalid(param, "%s must be a data: URL", param)
+		}
+		subject, ok := form.Image(url)
+		switch {
+		case ok:
+			subjects = append(subjects, subject)
+		case strings.HasPrefix(url, "http:"), strings.HasPrefix(url, "https:"):
+			return nil, &fault{kind: invalidValue, code: "unsupported_value", param: param,
+				message: param + " is a web address, which is not supported: send the image itself, as a data: URL or in a form"}
+		default:
+			return nil, invalid(param, "%s must be a data: URL, not %s", param, value{text: url}.short())
+		}
+	}
+	return subjects, nil
+}
+
+type countingBody struct {
+	io.ReadCloser
+	n int64
+}
+
+func (b *countingBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.n += int64(n)
+	return n, err
+}

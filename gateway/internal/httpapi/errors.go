@@ -1,0 +1,234 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/facediffuser/facediffuser/gateway/internal/job"
+	"github.com/facediffuser/facediffuser/gateway/internal/picture"
+	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
+	"github.com/facediffuser/facediffuser/tritonclient"
+)
+
+// kind is what went wrong. It is the code of the error body unless a fault
+// carries a finer one, and the label of facediffuser_errors_total.
+type kind string
+
+const (
+	invalidValue     kind = "invalid_value"
+	modelNotFound    kind = "model_not_found"
+	notFound         kind = "not_found"
+	methodNotAllowed kind = "method_not_allowed"
+	requestTimeout   kind = "request_timeout"
+	bodyTooLarge     kind = "body_too_large"
+	unsupportedMedia kind = "unsupported_media_type"
+	keyReused        kind = "idempotency_key_reused"
+	queueFull        kind = "queue_full"
+	clientGone       kind = "client_closed_request"
+	internalError    kind = "internal_error"
+	shuttingDown     kind = "shutting_down"
+	notReady         kind = "networks_unavailable"
+	jobExpired       kind = "job_expired"
+)
+
+// answers is the one table from what went wrong to what a client is told.
+// text replaces the error's own message where that is not made for clients.
+// The SDKs try 408, 409, 429 and 5xx again, so nothing that cannot succeed
+// the second time has one of those.
+var answers = map[kind]struct {
+	status int
+	typ    string
+	text   string
+	retry  bool // send retry-after
+}{
+	invalidValue:     {http.StatusBadRequest, "invalid_request_error", "", false},
+	modelNotFound:    {http.StatusNotFound, "invalid_request_error", "", false},
+	notFound:         {http.StatusNotFound, "invalid_request_error", "", false},
+	methodNotAllowed: {http.StatusMethodNotAllowed, "invalid_request_error", "", false},
+	requestTimeout:   {http.StatusRequestTimeout, "invalid_request_error", "the request's body did not arrive in time", false},
+	bodyTooLarge:     {http.StatusRequestEntityTooLarge, "invalid_request_error", "", false},
+	unsupportedMedia: {http.StatusUnsupportedMediaType, "invalid_request_error", "", false},
+	keyReused:        {http.StatusUnprocessableEntity, "invalid_request_error", "", false},
+	queueFull:        {http.StatusTooManyRequests, "rate_limit_error", "the queue is full; try again later", true},
+	clientGone:       {499, "invalid_request_error", "the client closed the request", false}, // nginx's number; nobody is there to read it
+	internalError:    {http.StatusInternalServerError, "server_error", "internal error; the gateway's log has more under this answer's x-request-id", false},
+	shuttingDown:     {http.StatusServiceUnavailable, "server_error", "the gateway is shutting down", true},
+	notReady:         {http.StatusServiceUnavailable, "server_error", "the networks cannot be reached now; try again later", true},
+	jobExpired:       {http.StatusGatewayTimeout, "server_error", "the pictures were not done within the time that the gateway allows", false},
+}
+
+// fault is an error made for a client.
+type fault struct {
+	kind    kind
+	param   string
+	code    string // finer than kind, may be empty
+	message string // may be empty where answers has a text
+	after   time.Duration
+}
+
+func (f *fault) Error() string { return f.message }
+
+func invalid(param, format string, args ...any) *fault {
+	return &fault{kind: invalidValue, param: param, message: fmt.Sprintf(format, args...)}
+}
+
+// faultOf finds what a client may be told of err. An error that is not listed
+// here is an internal error, whose text stays in the log.
+func faultOf(err error) *fault {
+	var own *fault
+	var input *pipeline.InputError
+	var image *picture.Error
+	var rejection *job.Rejection
+	var network *tritonclient.Error
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &own):
+		return own
+	case errors.As(err, &input):
+		return &fault{kind: invalidValue, param: input.Param, code: input.Code, message: input.Message}
+	case errors.As(err, &image):
+		return &fault{kind: uploadKind(image.Kind), code: string(image.Kind), param: image.Param, message: image.Message}
+	case errors.Is(err, job.ErrQueueFull) && errors.As(err, &rejection):
+		return &fault{kind: queueFull, after: rejection.RetryAfter}
+	case errors.Is(err, job.ErrDraining), errors.Is(err, job.ErrShutdown):
+		return &fault{kind: shuttingDown}
+	case errors.Is(err, job.ErrExpired):
+		return &fault{kind: jobExpired}
+	case errors.Is(err, job.ErrCanceled), errors.Is(err, context.Canceled):
+		return &fault{kind: clientGone}
+	case errors.As(err, &network) && transient(network):
+		return &fault{kind: notReady}
+	case errors.As(err, &tooLarge):
+		return &fault{kind: bodyTooLarge, message: fmt.Sprintf("the request's body is larger than %d bytes", tooLarge.Limit)}
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return &fault{kind: requestTimeout}
+	}
+	return &fault{kind: internalError}
+}
+
+// uploadKind is the row of the table for what package picture found wrong,
+// whose own kind is the code of the error body.
+func uploadKind(k picture.Kind) kind {
+	switch k {
+	case picture.KindTooManyBytes, picture.KindBodyTooLarge:
+		return bodyTooLarge
+	case picture.KindUploadTooSlow:
+		return requestTimeout
+	case picture.KindContentType:
+		return unsupportedMedia
+	}
+	return invalidValue
+}
+
+// transient says whether a failed call to a network says something of the
+// networks' state rather than of the call: the same request may work later.
+func transient(e *tritonclient.Error) bool {
+	switch e.Kind {
+	case tritonclient.Unavailable, tritonclient.DeadlineExceeded, tritonclient.BreakerOpen,
+		tritonclient.ResourceExhausted, tritonclient.NotFound: // a model that is not loaded (yet)
+		return true
+	}
+	return false
+}
+
+// ErrorBody is the answer to a request that failed, and the data of a
+// stream's error event.
+type ErrorBody struct {
+	Type  string `json:"type,omitempty"` // "error" in a stream, else absent
+	Error Error  `json:"error"`
+}
+
+// Error has all its keys, always; those that do not apply are null.
+type Error struct {
+	Message string  `json:"message"`
+	Type    string  `json:"type"`
+	Param   *string `json:"param"`
+	Code    *string `json:"code"`
+}
+
+func (f *fault) body() Error {
+	a := answers[f.kind]
+	e := Error{Message: f.message, Type: a.typ}
+	if e.Message == "" {
+		e.Message = a.text
+	}
+	code := f.label()
+	e.Code = &code
+	if f.param != "" {
+		e.Param = &f.param
+	}
+	return e
+}
+
+func (f *fault) label() string {
+	if f.code != "" {
+		return f.code
+	}
+	return string(f.kind)
+}
+
+// note counts an error and gives it to the log.
+func (s *server) note(c *gin.Context, err error) *fault {
+	f := faultOf(err)
+	s.Metrics.Errors.WithLabelValues(f.label()).Inc()
+	notes := notesOf(c)
+	notes.code = f.label()
+	if f.kind == internalError || f.kind == notReady {
+		notes.err = err
+	}
+	return f
+}
+
+// fail answers a request with an error.
+func (s *server) fail(c *gin.Context, err error) {
+	f := s.note(c, err)
+	if c.Writer.Written() {
+		c.Abort()
+		return
+	}
+	a := answers[f.kind]
+	if a.retry {
+		if f.after == 0 {
+			f.after = s.Runner.RetryAfter()
+		}
+		c.Header("Retry-After", retryAfter(f.after))
+	}
+	s.answer(c, a.status, ErrorBody{Error: f.body()})
+	c.Abort()
+}
+
+func retryAfter(d time.Duration) string {
+	return strconv.Itoa(max(1, int((d+time.Second-1)/time.Second)))
+}
+
+// answer writes a JSON body, within the time that a client is given to take it.
+func (s *server) answer(c *gin.Context, status int, body any) {
+	s.allowWrite(c)
+	c.Data(status, "application/json", marshal(body))
+}
+
+// marshal makes a line of JSON. Prompts keep their <|image|>, which
+// json.Marshal would escape for the sake of HTML.
+func marshal(v any) []byte {
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(v); err != nil {
+		panic(err) // a type of this program that JSON cannot hold
+	}
+	return out.Bytes()
+}
+
+func (s *server) allowWrite(c *gin.Context) {
+	// A writer without deadlines (in a test) needs none.
+	_ = http.NewResponseController(c.Writer).SetWriteDeadline(time.Now().Add(s.Limits.WriteTimeout))
+}

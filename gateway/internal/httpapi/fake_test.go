@@ -1,0 +1,188 @@
+package httpapi_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/facediffuser/facediffuser/fusion"
+	"github.com/facediffuser/facediffuser/gateway/internal/family"
+	"github.com/facediffuser/facediffuser/gateway/internal/httpapi"
+	"github.com/facediffuser/facediffuser/gateway/internal/job"
+	"github.com/facediffuser/facediffuser/gateway/internal/picture"
+	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
+	"github.com/facediffuser/facediffuser/gateway/internal/telemetry"
+)
+
+// fake stands for the pipeline: it checks what a handler test needs checked
+// and makes pictures of one colour, 8×8 pixels.
+type fake struct {
+	family     family.Family
+	dimensions func() (pipeline.Dimensions, error)
+	// step runs at every step; an error fails the job.
+	step func(ctx context.Context, image, step int) error
+}
+
+func newFake() *fake {
+	f := &fake{family: family.Family{
+		Name: "mini", Aliases: []string{"face-diffuser"}, Created: 1700000000, WeightsSHA256: strings.Repeat("0", 64),
+		Defaults: family.Defaults{Steps: 6, GuidanceScale: 5, StageBounds: family.StageBounds{StartMerge: 0.3, Final: 0.6}},
+		Limits:   family.Limits{MaxSteps: 100, MinGuidanceScale: 1, MaxGuidanceScale: 20},
+		Quality:  map[string]int{"low": 4, "medium": 6, "high": 8},
+		InputFidelity: map[string]family.StageBounds{
+			"low": {StartMerge: 0.4, Final: 0.7}, "high": {StartMerge: 0.2, Final: 0.5},
+		},
+	}}
+	f.dimensions = func() (pipeline.Dimensions, error) {
+		return pipeline.Dimensions{Tokens: 77, Subjects: 4, LatentHeight: 1, LatentWidth: 1, Height: 8, Width: 8}, nil
+	}
+	return f
+}
+
+func (f *fake) Family() *family.Family { return &f.family }
+func (f *fake) Capacity() int          { return 2 }
+func (f *fake) Dimensions(context.Context) (pipeline.Dimensions, error) {
+	return f.dimensions()
+}
+
+func (f *fake) Prepare(_ context.Context, p pipeline.Params, subjects []*picture.Reference) (*pipeline.Request, error) {
+	d, err := f.dimensions()
+	if err != nil {
+		return nil, err
+	}
+	r := &pipeline.Request{
+		N: max(p.N, 1), Steps: f.family.Defaults.Steps, Quality: "auto", Previews: p.Previews, FusionMap: p.FusionMap,
+		Width: d.Width, Height: d.Height, Subjects: subjects, PromptUsed: p.Prompt, Seed: 3407, GuidanceScale: 5,
+		Plan: fusion.Plan{Steps: 6, StartMergeStep: 1, FinalStep: 3},
+	}
+	if p.Prompt == "" {
+		return nil, &pipeline.InputError{Param: "prompt", Code: "missing_required_parameter", Message: "prompt is empty"}
+	}
+	if n := strings.Count(p.Prompt, "<|image|>"); n != len(subjects) && n != 0 {
+		return nil, &pipeline.InputError{Param: "prompt", Code: "invalid_value", Message: fmt.Sprintf("the prompt has %d markers for %d images", n, len(subjects))}
+	}
+	if p.Width != 0 && p.Width != d.Width {
+		return nil, &pipeline.InputError{Param: "size", Code: "invalid_value", Message: fmt.Sprintf("size %dx%d is not served", p.Width, p.Height)}
+	}
+	if p.Seed != nil {
+		r.Seed = *p.Seed
+	}
+	if p.Steps != nil {
+		if r.Steps = *p.Steps; r.Steps < 1 || r.Steps > 100 {
+			return nil, &pipeline.InputError{Param: "num_inference_steps", Code: "invalid_value", Message: fmt.Sprintf("num_inference_steps is %d, want 1 to 100", r.Steps)}
+		}
+	}
+	if strings.HasPrefix(p.Prompt, "long ") {
+		r.Warnings = []pipeline.Warning{{Param: "prompt", Message: "the prompt was cut"}}
+	}
+	return r, nil
+}
+
+func (f *fake) Generate(ctx context.Context, r *pipeline.Request, observe func(pipeline.Event)) ([]pipeline.Result, error) {
+	results := make([]pipeline.Result, r.N)
+	for k := range results {
+		seed := r.Seed + uint32(k)
+		flat := &picture.Picture{Width: 8, Height: 8, Pix: bytes.Repeat([]byte{byte(seed), byte(seed >> 8), 0}, 64)}
+		observe(pipeline.Event{Kind: pipeline.Started, Image: k, Steps: r.Steps})
+		for i := range r.Steps {
+			if f.step != nil {
+				if err := f.step(ctx, k, i); err != nil {
+					return nil, err
+				}
+			}
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			e := pipeline.Event{Kind: pipeline.Step, Image: k, Step: i + 1, Steps: r.Steps, Stage: r.Plan.Stage(i)}
+			observe(e)
+			if p := i; p < r.Previews {
+				e.Kind, e.PreviewIndex, e.Picture = pipeline.Preview, p, flat
+				observe(e)
+			}
+		}
+		results[k] = pipeline.Result{
+			Picture: flat, Seed: seed, Fusion: []pipeline.FusionStep{{Step: 2, SDMShare: 0.5}, {Step: 3, SDMShare: 0.25}},
+			Parameters: pipeline.Parameters{Model: "mini", Prompt: r.PromptUsed, Seed: seed, Steps: r.Steps, Subjects: len(r.Subjects), Width: 8, Height: 8},
+			Timings:    pipeline.Timings{Total: 3 * time.Second, Queued: time.Second, Networks: 2 * time.Second},
+		}
+		if r.FusionMap {
+			results[k].FusionMap = flat
+		}
+		observe(pipeline.Event{Kind: pipeline.Finished, Image: k, Step: r.Steps, Steps: r.Steps, Result: &results[k]})
+	}
+	return results, nil
+}
+
+// gateway is the API on a fake pipeline, behind a real server.
+type gateway struct {
+	*httptest.Server
+	*fake
+	runner *job.Runner
+	log    lines // of this many, none is lost
+}
+
+func serve(t testing.TB, f *fake, change ...func(*httpapi.Options, *job.Options)) *gateway {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	metrics := telemetry.NewMetrics(registry, telemetry.Build{})
+	g := &gateway{fake: f, log: make(lines, 10_000)}
+	log := slog.New(slog.NewJSONHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	jobs := job.Options{MaxQueue: 8, Model: "mini", Metrics: metrics, Log: log}
+	o := httpapi.Options{
+		Pipeline: f, Decoder: picture.NewDecoder(picture.Limits{MaxBytes: 1 << 20, MaxPixels: 1 << 20}, 32),
+		Ready: func(context.Context) []string { return nil }, Metrics: metrics, Gatherer: registry, Log: log, Version: "test",
+		EmbedParameters: true, EmbedXMP: true, Limits: httpapi.Limits{MaxQueue: 8},
+	}
+	for _, c := range change {
+		c(&o, &jobs)
+	}
+	g.runner = job.NewRunner(f, jobs)
+	o.Runner = g.runner
+	g.Server = httptest.NewUnstartedServer(nil)
+	g.Config = httpapi.NewServer(httpapi.New(o), log)
+	g.Start()
+	t.Cleanup(func() {
+		g.Close()
+		if err := g.runner.Drain(context.Background()); err != nil {
+			t.Error(err)
+		}
+		http.DefaultClient.CloseIdleConnections()
+	})
+	return g
+}
+
+// lines hands over what is logged, a line at a time.
+type lines chan string
+
+func (l lines) Write(p []byte) (int, error) {
+	l <- string(p)
+	return len(p), nil
+}
+
+// face is a reference image, otherFace another.
+func face(t testing.TB) []byte      { return portrait(t, 120) }
+func otherFace(t testing.TB) []byte { return portrait(t, 121) }
+
+func portrait(t testing.TB, green uint8) []byte {
+	t.Helper()
+	m := image.NewRGBA(image.Rect(0, 0, 20, 30))
+	for i := range 600 {
+		m.Set(i%20, i/20, color.RGBA{uint8(i), green, 90, 255})
+	}
+	var out bytes.Buffer
+	if err := png.Encode(&out, m); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}

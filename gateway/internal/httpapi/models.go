@@ -1,0 +1,115 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/facediffuser/facediffuser/gateway/internal/family"
+	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
+)
+
+// Model is a family as the OpenAI API lists it.
+type Model struct {
+	ID      string   `json:"id"`
+	Object  string   `json:"object"` // "model"
+	Created int64    `json:"created"`
+	OwnedBy string   `json:"owned_by"`
+	Aliases []string `json:"aliases"` // other names that it answers to
+}
+
+// ModelList is the answer of GET /v1/models.
+type ModelList struct {
+	Object string  `json:"object"` // "list"
+	Data   []Model `json:"data"`
+}
+
+func modelOf(f *family.Family) Model {
+	return Model{ID: f.Name, Object: "model", Created: f.Created, OwnedBy: "facediffuser", Aliases: append([]string{}, f.Aliases...)}
+}
+
+func unknownModel(name string, f *family.Family) *fault {
+	return &fault{kind: modelNotFound, param: "model", message: fmt.Sprintf("model %q does not exist; this gateway serves %q", name, f.Name)}
+}
+
+func (s *server) listModels(c *gin.Context) {
+	s.answer(c, http.StatusOK, ModelList{Object: "list", Data: []Model{modelOf(s.Pipeline.Family())}})
+}
+
+func (s *server) getModel(c *gin.Context) {
+	f := s.Pipeline.Family()
+	if id := c.Param("id"); !f.Answers(id) {
+		s.fail(c, unknownModel(id, f))
+		return
+	}
+	s.answer(c, http.StatusOK, modelOf(f))
+}
+
+// Capabilities tell a client what it may ask for.
+type Capabilities struct {
+	Version  string               `json:"version"`
+	Families []FamilyCapabilities `json:"families"`
+	Limits   ServerLimits         `json:"limits"`
+	Flags    map[string]bool      `json:"flags"`
+}
+
+// FamilyCapabilities are those of one model family.
+type FamilyCapabilities struct {
+	Name        string   `json:"name"`
+	Aliases     []string `json:"aliases"`
+	Description string   `json:"description"`
+	License     string   `json:"license"`
+	Weights     string   `json:"weights"` // sha256
+	// Sizes and MaxSubjects come from the networks: null while they cannot be reached.
+	Sizes         []string                      `json:"sizes"`
+	MaxSubjects   *int                          `json:"max_subjects"`
+	Defaults      CapabilityDefaults            `json:"defaults"`
+	Limits        family.Limits                 `json:"limits"`
+	Quality       map[string]int                `json:"quality"`        // number of steps
+	InputFidelity map[string]family.StageBounds `json:"input_fidelity"` // stage bounds as fractions of the steps
+}
+
+// CapabilityDefaults are the settings of a request that says nothing.
+type CapabilityDefaults struct {
+	family.Defaults
+	StartMergeStep int `json:"start_merge_step"` // at the default number of steps
+	FinalStep      int `json:"final_step"`
+}
+
+// ServerLimits are the same for every family.
+type ServerLimits struct {
+	MaxPictures      int   `json:"max_n"`
+	MaxPartialImages int   `json:"max_partial_images"`
+	MaxImageBytes    int64 `json:"max_image_bytes"`
+	MaxImagePixels   int64 `json:"max_image_pixels"`
+	MaxRunning       int   `json:"max_running"` // pictures at once
+	MaxQueue         int   `json:"max_queue"`   // pictures that may wait
+}
+
+func (s *server) capabilities(c *gin.Context) {
+	f := s.Pipeline.Family()
+	answer := FamilyCapabilities{
+		Name: f.Name, Aliases: append([]string{}, f.Aliases...), Description: f.Description, License: f.License,
+		Weights: f.WeightsSHA256, Limits: f.Limits, Quality: f.Quality, InputFidelity: f.InputFidelity,
+		Defaults: CapabilityDefaults{Defaults: f.Defaults},
+	}
+	answer.Defaults.StartMergeStep, answer.Defaults.FinalStep = f.Defaults.StageBounds.Steps(f.Defaults.Steps)
+	if dims, err := s.Pipeline.Dimensions(c.Request.Context()); err == nil {
+		answer.Sizes, answer.MaxSubjects = sizes(dims), &dims.Subjects
+	}
+	s.answer(c, http.StatusOK, Capabilities{
+		Version: s.Version, Families: []FamilyCapabilities{answer},
+		Limits: ServerLimits{
+			MaxPictures: pipeline.MaxPictures, MaxPartialImages: pipeline.MaxPreviews,
+			MaxImageBytes: s.Decoder.Limits().MaxBytes, MaxImagePixels: s.Decoder.Limits().MaxPixels,
+			MaxRunning: s.Pipeline.Capacity(), MaxQueue: s.Limits.MaxQueue,
+		},
+		Flags: map[string]bool{
+			"embed_parameters": s.EmbedParameters, "embed_xmp": s.EmbedXMP, "streaming": true, "idempotency_key": true,
+			"response_format_url": false, "remote_image_urls": false, "safety_checker": false,
+		},
+	})
+}
+
+func sizes(d pipeline.Dimensions) []string { return []string{fmt.Sprintf("%dx%d", d.Width, d.Height)} }

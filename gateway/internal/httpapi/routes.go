@@ -1,0 +1,123 @@
+package httpapi
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/facediffuser/facediffuser/gateway/internal/family"
+	"github.com/facediffuser/facediffuser/gateway/internal/job"
+	"github.com/facediffuser/facediffuser/gateway/internal/picture"
+	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
+	"github.com/facediffuser/facediffuser/gateway/internal/telemetry"
+)
+
+// Pipeline checks requests (see pipeline.Pipeline).
+type Pipeline interface {
+	Family() *family.Family
+	Dimensions(ctx context.Context) (pipeline.Dimensions, error)
+	Capacity() int
+	Prepare(ctx context.Context, params pipeline.Params, subjects []*picture.Reference) (*pipeline.Request, error)
+}
+
+// Options are what the API is made of. All are required but
+// those of Limits with a default.
+type Options struct {
+	Pipeline Pipeline
+	Runner   *job.Runner
+	Decoder  *picture.Decoder
+	// Ready names what is missing before requests can be served; nothing when ready.
+	Ready func(ctx context.Context) (missing []string)
+
+	Metrics  *telemetry.Metrics
+	Gatherer prometheus.Gatherer
+	Log      *slog.Logger
+	Version  string
+
+	EmbedParameters bool // write what reproduces a picture into it
+	EmbedXMP        bool // write the XMP that marks a picture as synthetic
+	Limits          Limits
+}
+
+// Limits bound what one client can take, beside those of the Decoder.
+type Limits struct {
+	MaxQueue int // pictures; enforced by the Runner, told by /v1/capabilities
+	// WriteTimeout is the time in which a client must take an answer or an
+	// event of a stream; default 1 min.
+	WriteTimeout time.Duration
+	// KeepAlive is the longest silence of a stream; default 15 s.
+	KeepAlive time.Duration
+}
+
+func (l Limits) withDefaults() Limits {
+	fill := func(d *time.Duration, value time.Duration) {
+		if *d == 0 {
+			*d = value
+		}
+	}
+	fill(&l.WriteTimeout, time.Minute)
+	fill(&l.KeepAlive, 15*time.Second)
+	return l
+}
+
+type server struct {
+	Options
+	repeats *repeats
+}
+
+// New makes the handler of the whole surface.
+func New(o Options) http.Handler {
+	o.Limits = o.Limits.withDefaults()
+	s := &server{Options: o, repeats: newRepeats()}
+
+	gin.SetMode(gin.ReleaseMode)
+	r := gin.New()
+	r.HandleMethodNotAllowed = true
+	r.RedirectTrailingSlash = false
+	if err := r.SetTrustedProxies(nil); err != nil {
+		panic(err) // it only parses addresses, and there are none
+	}
+	r.Use(s.observe, s.recover)
+	r.NoRoute(func(c *gin.Context) {
+		s.fail(c, &fault{kind: notFound, message: "no such path: " + c.Request.URL.Path})
+	})
+	r.NoMethod(func(c *gin.Context) {
+		s.fail(c, &fault{kind: methodNotAllowed, message: c.Request.URL.Path + " does not take " + c.Request.Method + ", but " + c.Writer.Header().Get("Allow")})
+	})
+	s.routes(r)
+	return r
+}
+
+// routes is the whole surface.
+func (s *server) routes(r gin.IRoutes) {
+	r.POST("/v1/images/edits", s.images(edits))
+	r.POST("/v1/images/generations", s.images(generations))
+	r.GET("/v1/models", s.listModels)
+	r.GET("/v1/models/:id", s.getModel)
+	r.GET("/v1/capabilities", s.capabilities)
+
+	r.GET("/healthz", s.healthz)
+	r.HEAD("/healthz", s.healthz)
+	r.GET("/readyz", s.readyz)
+	r.HEAD("/readyz", s.readyz)
+	r.GET("/metrics", gin.WrapH(promhttp.HandlerFor(s.Gatherer, promhttp.HandlerOpts{})))
+	r.GET("/openapi.json", s.openAPI)
+}
+
+// NewServer wraps a handler in a server whose timeouts fit requests that take
+// minutes: the head must come quickly, the body has its own deadline, and each
+// write has one.
+func NewServer(handler http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
