@@ -7,14 +7,17 @@ import (
 	"image"
 	_ "image/png"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/facediffuser/facediffuser/gateway/internal/config"
 	"github.com/facediffuser/facediffuser/gateway/internal/picture"
 	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
 )
@@ -74,15 +77,17 @@ func serving(t *testing.T, args ...string) (url string, log *lineWriter, end fun
 	ctx, terminate := context.WithCancel(t.Context())
 	out := &lineWriter{want: regexp.MustCompile(`http://127\.0\.0\.1:\d+`), found: make(chan string, 1)}
 	log = &lineWriter{want: regexp.MustCompile(`$^`)}
-	ready, done := out.found, make(chan error, 1)
+	ready, env := out.found, environment(t)
+	var result error
+	done := make(chan struct{})
 	args = append([]string{"serve", "--listen", "127.0.0.1:0", "--run-dir", t.TempDir()}, args...)
-	go func() { done <- Run(ctx, args, environment(t), out, log) }()
-	end = sync.OnceValue(func() error { terminate(); return <-done })
+	go func() { defer close(done); result = Run(ctx, args, env, out, log) }()
+	end = func() error { terminate(); <-done; return result }
 	t.Cleanup(func() { _ = end() }) // a test that cares has asked before
 	select {
 	case url = <-ready:
-	case err := <-done:
-		t.Fatalf("ended before it was ready: %v\n%s", err, log)
+	case <-done:
+		t.Fatalf("ended before it was ready: %v\n%s", result, log)
 	case <-time.After(3 * time.Minute):
 		t.Fatalf("not ready in time\n%s", log)
 	}
@@ -204,11 +209,11 @@ func TestWholeProgram(t *testing.T) {
 
 	t.Run("refused", func(t *testing.T) {
 		for want, args := range map[string][]string{
-			"2 images":                  {"-s", alice, "-s", bob, "a woman <|image|> in the city"},
-			"num_inference_steps is 0":  {"--steps", "0", "a woman"},
-			"num_inference_steps":       {"--steps", "many", "a woman"},
-			"size 3x3 is not served":    {"--size", "3x3", "a woman"},
-			"start_merge_step divides ": {"--start-merge-step", "2", "a woman"},
+			"1 marker <|image|>, but there are 2": {"-s", alice, "-s", bob, "a woman <|image|> in the city"},
+			"num_inference_steps is 0":            {"--steps", "0", "a woman"},
+			"num_inference_steps":                 {"--steps", "many", "a woman"},
+			"size 3x3 is not served":              {"--size", "3x3", "a woman"},
+			"start_merge_step is a field of":      {"--start-merge-step", "2", "a woman"},
 		} {
 			if _, stderr := generate(exitUsage, append([]string{"-o", in("no.png")}, args...)...); !strings.Contains(stderr, want) {
 				t.Errorf("%q: %q is not in %q", args, want, stderr)
@@ -275,9 +280,9 @@ func TestWaitsForTriton(t *testing.T) {
 	defer terminate()
 	log := &lineWriter{want: regexp.MustCompile(`msg="not ready yet".*`), found: make(chan string, 1)}
 	waiting, done := log.found, make(chan error, 1)
-	address := freeAddress(t)
+	address, env := freeAddress(t), environment(t)
 	go func() {
-		done <- Run(ctx, []string{"serve", "--listen", address, "--triton", "127.0.0.1:1"}, environment(t), io.Discard, log)
+		done <- Run(ctx, []string{"serve", "--listen", address, "--triton", "127.0.0.1:1"}, env, io.Discard, log)
 	}()
 	select {
 	case line := <-waiting:
@@ -308,5 +313,67 @@ func TestWaitsForTriton(t *testing.T) {
 	terminate()
 	if err := <-done; err != nil {
 		t.Errorf("ended with %v", err)
+	}
+}
+
+// TestTritonDies kills the Triton process under two requests: both fail in a way that says try again, and when the supervisor has
+// brought it back, the next one works.
+func TestTritonDies(t *testing.T) {
+	env := environment(t)
+	settings := config.Default()
+	settings.Family, settings.Python, settings.RunDir, settings.Listen = mini, env("FACEDIFFUSER_PYTHON"), t.TempDir(), "127.0.0.1:0"
+	log := &lineWriter{want: regexp.MustCompile(`$^`)}
+	g, err := startGateway(t.Context(), &settings, streams{env, io.Discard, log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := g.stop(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := g.waitReady(t.Context(), func(string) {}); err != nil {
+		t.Fatalf("%v\n%s", err, log)
+	}
+	long := order{fields: map[string]string{"prompt": "a man in the city", "num_inference_steps": "200"}}
+	request, err := newClient(g.url()).request(t.Context(), long)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type answer struct {
+		response *http.Response
+		err      error
+	}
+	plain := make(chan answer, 1)
+	go func() {
+		response, err := newClient("").http.Do(request)
+		plain <- answer{response, err}
+	}()
+	long.fields["stream"], long.fields["progress"] = "true", "true"
+	killed := false
+	streamed := newClient(g.url()).stream(t.Context(), long, func(n notice) error {
+		if n.is("progress") && n.Step >= 10 && !killed {
+			killed = true
+			return syscall.Kill(g.triton.Status().PID, syscall.SIGKILL)
+		}
+		return nil
+	})
+	if !killed || streamed == nil {
+		t.Errorf("the stream ended with %v (killed: %v)", streamed, killed)
+	}
+	a := <-plain
+	if a.err != nil {
+		t.Fatal(a.err)
+	}
+	defer a.response.Body.Close()
+	if a.response.StatusCode != http.StatusServiceUnavailable || a.response.Header.Get("Retry-After") == "" {
+		t.Errorf("the other request: %s, retry-after %q", a.response.Status, a.response.Header.Get("Retry-After"))
+	}
+	if err := g.waitReady(t.Context(), func(string) {}); err != nil {
+		t.Fatalf("%v\n%s", err, log)
+	}
+	out := filepath.Join(t.TempDir(), "out.png")
+	if code, _, stderr := program(t, map[string]string{"FACEDIFFUSER_URL": g.url()}, "generate", "-o", out, "--steps", "2", "a man in the city"); code != exitOK {
+		t.Errorf("after it is back: exit %d, %s\n%s", code, stderr, log)
 	}
 }
