@@ -1,0 +1,216 @@
+"""The reference against diffusers' own pipeline and the method's properties, on tiny real networks."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+from PIL import Image
+
+from toolkit.export.description import DEFAULTS, PERSON_NOUNS, SCHEDULE_KEYS
+from toolkit.models import TINY, new_family, write_tokenizer
+from toolkit.models.family import new_scheduler
+from toolkit.reference.fusion import fuse, guide
+from toolkit.reference.image import object_pixels, pixel_values
+from toolkit.reference.networks import TorchNetworks
+from toolkit.reference.pipeline import Pipeline, Request
+from toolkit.reference.plan import SCENE_CONSTRUCTION, SUBJECT_ENHANCEMENT, SUBJECT_SCENE_FUSION, Plan, make_plan
+from toolkit.reference.prompt import LENGTH, PromptError, encode, place_markers
+
+PROMPT = "a woman <|image|> reading in the snow"
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("family")
+    write_tokenizer(folder / "tokenizer")
+    schedule = {key: new_scheduler().config[key] for key in SCHEDULE_KEYS}
+    description = {
+        "schedule": schedule,
+        "scaling_factor": 0.18215,
+        "object_resolution": 128,
+        "defaults": DEFAULTS,
+        "person_nouns": PERSON_NOUNS,
+    }
+    (folder / "pipeline.json").write_text(json.dumps(description))
+    return Pipeline(folder, TorchNetworks(new_family(seed=5, preset=TINY)))
+
+
+@pytest.fixture(scope="module")
+def face():
+    out = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("bounds", "unet", "base", "cond"),
+    [((5, 5), "unet_tdm", "null", "text"), ((-1, -1), "unet_sdm", "text", "augmented")],
+    ids=["scene construction", "subject enhancement"],
+)
+@pytest.mark.parametrize("eta", [0.0, 0.7])
+def test_plans_of_one_stage_are_stable_diffusion(pipeline, face, bounds, unet, base, cond, eta):
+    subjects = [] if unet == "unet_tdm" else [face]  # a plan with subjects must use their model
+    prompt = PROMPT if subjects else "a woman reading in the snow"
+    request = Request(prompt, subjects, "a city", seed=11, num_inference_steps=6, guidance_scale=4.0, eta=eta)
+    if subjects:
+        request = Request(**{**request.__dict__, "start_merge_step": bounds[0], "final_step": bounds[1]})
+    ours = pipeline.generate(request)
+    family = pipeline.networks.family
+    theirs = StableDiffusionPipeline(
+        vae=family.vae.autoencoder,
+        text_encoder=family.text_encoder,
+        tokenizer=family.tokenizer,
+        unet=getattr(family, unet),
+        scheduler=DDIMScheduler(**pipeline.family["schedule"]),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    theirs.set_progress_bar_config(disable=True)
+    size = TINY.latent_size * theirs.vae_scale_factor
+    latents = theirs(
+        prompt_embeds=getattr(ours.conditioning, cond)[None],
+        negative_prompt_embeds=getattr(ours.conditioning, base)[None],
+        num_inference_steps=6,
+        guidance_scale=4.0,
+        eta=eta,
+        generator=torch.Generator("cpu").manual_seed(11),
+        height=size,
+        width=size,
+        output_type="latent",
+    ).images[0]
+    assert torch.allclose(ours.latents, latents, atol=1e-5)
+
+
+def test_fusion_takes_every_pixel_from_one_model_whole():
+    source = torch.Generator().manual_seed(0)
+    tdm, sdm = ((torch.randn(4, 16, 16, generator=source), torch.randn(4, 16, 16, generator=source)) for _ in "ab")
+    fused = fuse(tdm, sdm, 5.0)
+    mask = fused.mask.bool()
+    assert torch.equal(fused.noise[:, mask], guide(*sdm, 5.0)[:, mask])
+    assert torch.equal(fused.noise[:, ~mask], guide(*tdm, 5.0)[:, ~mask])
+    assert 0 < mask.sum() < mask.numel()
+    assert torch.equal(mask, fused.log_saliency_difference > 0)
+    pixel = int((~mask).flatten().nonzero()[0])
+    forced = fuse(tdm, sdm, 5.0, {pixel: 1}).mask.flatten()
+    assert forced[pixel] == 1 and int(forced.sum()) == int(mask.sum()) + 1
+
+
+def test_fusion_of_equal_models_is_plain_guidance_and_the_scene_models():
+    base, cond = torch.randn(4, 16, 16), torch.randn(4, 16, 16)
+    fused = fuse((base, cond), (base, cond), 5.0)
+    assert torch.equal(fused.noise, guide(base, cond, 5.0)) and not fused.mask.any()
+
+
+def test_the_papers_stages_at_50_steps():
+    plan = make_plan(50, DEFAULTS, subjects=1)
+    assert (plan.start_merge_step, plan.final_step) == (15, 30)
+    stages = (SCENE_CONSTRUCTION, SUBJECT_SCENE_FUSION, SUBJECT_ENHANCEMENT)
+    assert [plan.count(stage) for stage in stages] == [16, 15, 19]
+    assert make_plan(50, DEFAULTS, subjects=0).count(SCENE_CONSTRUCTION) == 50
+
+
+@pytest.mark.parametrize(
+    ("given", "bounds"),
+    [((None, None), (3, 6)), ((8, None), (8, 8)), ((None, 1), (1, 1)), ((-1, None), (-1, 6)), ((0, 9), (0, 9))],
+)
+def test_an_explicit_bound_wins_and_the_other_yields(given, bounds):
+    assert make_plan(10, DEFAULTS, 1, *given) == Plan(10, *bounds)
+
+
+@pytest.mark.parametrize("given", [(-2, None), (None, 10), (5, 4), (9, None), (9, 9)])
+def test_bounds_that_make_no_sense_are_refused(given):
+    with pytest.raises(ValueError):
+        make_plan(10, DEFAULTS, 1, *given)
+
+
+def test_the_trace_shows_the_loop(pipeline, face):
+    result = pipeline.generate(Request(PROMPT, [face], seed=1, num_inference_steps=10))
+    assert [s.stage for s in result.steps] == [SCENE_CONSTRUCTION] * 4 + [SUBJECT_SCENE_FUSION] * 3 + [
+        SUBJECT_ENHANCEMENT
+    ] * 3
+    for step, following in zip(result.steps, result.steps[1:], strict=False):
+        assert torch.equal(step.next_latents, following.latents)
+        assert (step.mask is None) == (step.stage != SUBJECT_SCENE_FUSION)
+    assert result.picture.size == (TINY.image_size, TINY.image_size)
+    augmented = (result.conditioning.augmented != result.conditioning.text).any(dim=1)
+    assert augmented.nonzero().flatten().tolist() == [2]
+
+
+def test_picture_k_has_the_next_seed_and_seeds_wrap(pipeline):
+    def first(seed, k):
+        request = Request("a woman", seed=seed, num_inference_steps=1)
+        return pipeline.generate(request, k).steps[0].latents
+
+    assert torch.equal(first(7, 2), first(9, 0)) and torch.equal(first(2**32 - 1, 1), first(0, 0))
+    assert not torch.equal(first(7, 0), first(8, 0))
+
+
+def test_ids_are_those_of_the_prompt_without_markers(pipeline):
+    marked = encode(pipeline.tokenizer, "a woman <|image|> and a man <|image|>, in the snow")
+    plain = pipeline.tokenizer("a woman and a man, in the snow", padding="max_length", max_length=LENGTH)
+    assert marked.input_ids == plain["input_ids"] and marked.positions == [2, 5]
+    long = " ".join(["cat"] * 100)
+    cut = encode(pipeline.tokenizer, long)
+    assert cut.input_ids == pipeline.tokenizer(long, truncation=True, max_length=LENGTH)["input_ids"]
+    assert len(cut.cut_ids) == 25
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reason"),
+    [
+        ("<|image|> a woman", "no_word"),
+        ("a woman, <|image|>", "no_word"),
+        ("a wo<|image|>man", "inside_word"),
+        ("a woman <|image|> <|image|>", "follows_marker"),
+        ("cat " * 75 + "dog <|image|>", "beyond_cut"),
+    ],
+)
+def test_misplaced_markers(pipeline, prompt, reason):
+    with pytest.raises(PromptError) as error:
+        encode(pipeline.tokenizer, prompt)
+    assert error.value.reason == reason
+
+
+def test_markers_are_placed_only_where_it_is_clear():
+    assert place_markers("a woman and a man", 2, ["woman", "man"]) == "a woman <|image|> and a man <|image|>"
+    assert place_markers("a woman img", 1, ["woman"]) == "a woman <|image|>"
+    for prompt, images, reason in [("a woman <|image|>", 2, "count"), ("a forest", 1, "placement")]:
+        with pytest.raises(PromptError) as error:
+            place_markers(prompt, images, ["woman"])
+        assert error.value.reason == reason
+
+
+def encoded(image, **options):
+    out = io.BytesIO()
+    image.save(out, "PNG", **options)
+    return out.getvalue()
+
+
+def test_reference_images_are_turned_and_padded_with_black():
+    upright = Image.fromarray(np.random.default_rng(1).integers(1, 256, (64, 33, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # was taken with the camera turned
+    turned = encoded(upright.transpose(Image.Transpose.ROTATE_90), exif=exif)
+    pixels = np.array(object_pixels(turned, 64))
+    assert np.array_equal(pixels, np.array(object_pixels(encoded(upright), 64)))
+    assert np.array_equal(pixels[:, 15:48], np.array(upright))
+    assert not pixels[:, :15].any() and not pixels[:, 48:].any()
+
+
+def test_transparency_shows_the_paddings_black_and_16_bits_keep_the_high_byte():
+    clear = Image.new("RGBA", (8, 8), (200, 100, 50, 0))
+    assert not np.array(object_pixels(encoded(clear), 8)).any()
+    deep = Image.fromarray(np.full((8, 8), 0x80FF, np.uint16))
+    assert (np.array(object_pixels(encoded(deep), 8)) == 0x80).all()
+
+
+def test_pixel_values_are_clips():
+    white = pixel_values(Image.new("RGB", (128, 128), "white"), 64)
+    assert white.shape == (3, 64, 64)
+    expected = (1 - torch.tensor([0.48145466, 0.4578275, 0.40821073])) / torch.tensor([0.26862954, 0.26130258, 0.27577711])
+    assert torch.allclose(white, expected.view(3, 1, 1).expand_as(white), atol=1e-5)
