@@ -116,7 +116,7 @@ func (b *bodyReader) finish(err error) {
 	if err == nil || errors.As(err, &e) && e.Kind != KindUploadTooSlow {
 		if b.setDeadline(time.Now().Add(drainTimeout)) == nil {
 			_, err := io.CopyN(io.Discard, b.r, drainBytes)
-			ended = err == io.EOF
+			ended = errors.Is(err, io.EOF)
 		}
 	}
 	deadline := time.Time{}

@@ -163,7 +163,7 @@ func TestCompressionIsQuality(t *testing.T) {
 	for _, quality := range []int{0, 50, 100} {
 		sizes = append(sizes, len(encode(t, p, Encoding{Format: JPEG, Compression: quality})))
 	}
-	if !(sizes[0] < sizes[1] && sizes[1] < sizes[2]) {
+	if sizes[0] >= sizes[1] || sizes[1] >= sizes[2] {
 		t.Errorf("sizes %v do not grow", sizes)
 	}
 	for _, quality := range []int{-1, 101} {

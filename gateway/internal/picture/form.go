@@ -63,7 +63,7 @@ func (d *Decoder) ReadForm(ctx context.Context, body Body, limits FormLimits) (f
 	closed := io.MultiReader(r, strings.NewReader("\r\n"), errorReader{io.ErrUnexpectedEOF})
 	for parts := multipart.NewReader(closed, params["boundary"]); ; {
 		part, err := parts.NextPart()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return form, nil
 		}
 		if err != nil {

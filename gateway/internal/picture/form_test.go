@@ -247,7 +247,7 @@ func TestStalledClientIsCutOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		body, contentType := form(t, part{name: "image", file: "a.png", value: string(readFile(t, "odd.png"))})
 		c := connect(t)
-		go c.client.Write(body[:len(body)/2]) //nolint:errcheck // reported by the reader
+		go c.client.Write(body[:len(body)/2])
 		start := time.Now()
 		_, err := NewDecoder(Limits{}, 32).ReadForm(t.Context(), c.body(contentType), FormLimits{})
 		wantError(t, err, KindUploadTooSlow, "", "stalled")
@@ -302,7 +302,7 @@ func TestSlowClientsDoNotHoldUpFastOnes(t *testing.T) {
 		for range cap(slow) {
 			c := connect(t)
 			go func() {
-				c.client.Write(body[:600<<10]) //nolint:errcheck // reported by the reader
+				c.client.Write(body[:600<<10])
 			}()
 			go func() {
 				_, err := d.ReadForm(t.Context(), c.body(contentType), FormLimits{})

@@ -99,7 +99,7 @@ func (u *upload) fill(ctx context.Context, r io.Reader, limit int64) error {
 		if u.size > limit {
 			return errorf(KindTooManyBytes, "the file is over the limit of %s", mebibytes(limit))
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

@@ -34,7 +34,7 @@ func (d *Decoder) ReadJSON(ctx context.Context, body Body, limits FormLimits) (f
 	s := &jsonScanner{r: bufio.NewReader(r), limit: limits.MaxTextBytes}
 	for {
 		ok, err := s.nextDataURL()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			form.JSON = s.out.Bytes()
 			return form, nil
 		}
@@ -161,7 +161,7 @@ func (u *dataURL) Read(p []byte) (int, error) {
 	}
 	n, err := u.content.Read(p)
 	var corrupt base64.CorruptInputError
-	if errors.As(err, &corrupt) || err == io.ErrUnexpectedEOF && u.text.done {
+	if errors.As(err, &corrupt) || errors.Is(err, io.ErrUnexpectedEOF) && u.text.done {
 		err = &Error{Kind: KindNotADataURL, Message: "the data: URL is not valid base64", Err: err}
 	}
 	return n, err
@@ -171,7 +171,7 @@ func (u *dataURL) Read(p []byte) (int, error) {
 func (u *dataURL) readHead() error {
 	head := make([]byte, 0, 256)
 	for c := [1]byte{}; c[0] != ','; head = append(head, c[0]) {
-		if _, err := u.text.Read(c[:]); err == io.EOF || len(head) == cap(head) {
+		if _, err := u.text.Read(c[:]); errors.Is(err, io.EOF) || len(head) == cap(head) {
 			return errorf(KindNotADataURL, "the data: URL has no comma")
 		} else if err != nil {
 			return err
@@ -200,11 +200,11 @@ func (s *jsonString) Read(p []byte) (int, error) {
 		if err != nil {
 			return n, unexpected(err)
 		}
-		switch {
-		case c == '"':
+		switch c {
+		case '"':
 			s.done = true
 			return n, s.end(n)
-		case c == '\\':
+		case '\\':
 			if c, err = s.escape(); err != nil {
 				return n, err
 			}
@@ -244,7 +244,7 @@ func (s *jsonString) escape() (byte, error) {
 }
 
 func unexpected(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

@@ -121,7 +121,11 @@ func chromaShift(ratio image.YCbCrSubsampleRatio) int {
 func palettedRows(m *image.Paletted) func(dst []uint8, x, y int) {
 	var palette [256][3]uint8 // an index beyond the file's palette is black
 	for i, entry := range m.Palette[:min(len(m.Palette), 256)] {
-		c := color.NRGBAModel.Convert(entry).(color.NRGBA)
+		c, ok := entry.(color.NRGBA) // image/png's
+		if !ok {                     // image/gif's: opaque or black
+			r, g, b, _ := entry.RGBA()
+			c = color.NRGBA{R: uint8(r >> 8), G: uint8(g >> 8), B: uint8(b >> 8), A: 255}
+		}
 		palette[i] = [3]uint8{scale255(c.R, c.A), scale255(c.G, c.A), scale255(c.B, c.A)}
 	}
 	return func(dst []uint8, x, y int) {

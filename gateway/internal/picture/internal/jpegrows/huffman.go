@@ -5,6 +5,7 @@
 package jpegrows
 
 import (
+	"errors"
 	"image/jpeg"
 	"io"
 )
@@ -50,7 +51,7 @@ func (d *decoder) ensureNBits(n int32) error {
 	for {
 		c, err := d.readByteStuffedByte()
 		if err != nil {
-			if err == io.ErrUnexpectedEOF {
+			if errors.Is(err, io.ErrUnexpectedEOF) {
 				return errShortHuffmanData
 			}
 			return err
@@ -134,9 +135,9 @@ func (d *decoder) processDHT(n int) error {
 		// Derive the look-up table.
 		clear(h.lut[:])
 		var x, code uint32
-		for i := uint32(0); i < lutSize; i++ {
+		for i := range uint32(lutSize) {
 			code <<= 1
-			for j := int32(0); j < nCodes[i]; j++ {
+			for range nCodes[i] {
 				// The codeLength is 1+i, so shift code by 8-(1+i) to
 				// calculate the high bits for every 8-bit sequence
 				// whose codeLength's high bits matches code.
@@ -144,7 +145,7 @@ func (d *decoder) processDHT(n int) error {
 				// The low 8 bits are 1 plus the codeLength.
 				base := uint8(code << (7 - i))
 				lutValue := uint16(h.vals[x])<<8 | uint16(2+i)
-				for k := uint8(0); k < 1<<(7-i); k++ {
+				for k := range uint8(1 << (7 - i)) {
 					h.lut[base|k] = lutValue
 				}
 				code++
@@ -181,7 +182,7 @@ func (d *decoder) decodeHuffman(h *huffman) (uint8, error) {
 
 	if d.bits.n < 8 {
 		if err := d.ensureNBits(8); err != nil {
-			if err != errMissingFF00 && err != errShortHuffmanData {
+			if !errors.Is(err, errMissingFF00) && !errors.Is(err, errShortHuffmanData) {
 				return 0, err
 			}
 			// There are no more bytes of data in this segment, but we may still

@@ -148,11 +148,11 @@ func (d *decoder) processSOF(n int) error {
 		return jpeg.FormatError("SOF has wrong length")
 	}
 
-	for i := 0; i < d.nComp; i++ {
+	for i := range d.nComp {
 		d.comp[i].c = d.tmp[6+3*i]
 		// Section B.2.2 states that "the value of C_i shall be different from
 		// the values of C_1 through C_(i-1)".
-		for j := 0; j < i; j++ {
+		for j := range i {
 			if d.comp[i].c == d.comp[j].c {
 				return jpeg.FormatError("repeated component identifier")
 			}

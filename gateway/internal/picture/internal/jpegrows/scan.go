@@ -27,7 +27,7 @@ func (d *decoder) processSOS(n int) error {
 		ta        uint8 // AC table selector.
 	}
 	totalHV := 0
-	for i := 0; i < nComp; i++ {
+	for i := range nComp {
 		cs := d.tmp[1+2*i] // Component selector.
 		compIndex := -1
 		for j, comp := range d.comp[:d.nComp] {
@@ -44,7 +44,7 @@ func (d *decoder) processSOS(n int) error {
 		// verified that a frame's component identifiers (C_i values in section
 		// B.2.2) are unique, it suffices to check that the implicit indexes
 		// into d.comp are unique.
-		for j := 0; j < i; j++ {
+		for j := range i {
 			if scan[i].compIndex == scan[j].compIndex {
 				return jpeg.FormatError("repeated component selector")
 			}
@@ -118,7 +118,7 @@ func (d *decoder) processSOS(n int) error {
 		return jpeg.FormatError("complete scan after a partial one")
 	}
 	if stored {
-		for i := 0; i < nComp; i++ {
+		for i := range nComp {
 			compIndex := scan[i].compIndex
 			if d.coeffs[compIndex] == nil {
 				d.coeffs[compIndex] = make([]coefs, mxx*myy*d.comp[compIndex].h*d.comp[compIndex].v)
@@ -130,20 +130,21 @@ func (d *decoder) processSOS(n int) error {
 	mcu, expectedRST := 0, uint8(rst0Marker)
 	var (
 		// b is the decoded coefficients, in natural (not zig-zag) order.
-		b, unstored = (*coefs)(nil), coefs{}
-		dc          [maxComponents]int32
+		b        *coefs
+		unstored coefs
+		dc       [maxComponents]int32
 		// bx and by are the location of the current block, in units of 8x8
 		// blocks: the third block in the first row has (bx, by) = (2, 0).
 		bx, by     int
 		blockCount int
 	)
-	for my := 0; my < myy; my++ {
-		for mx := 0; mx < mxx; mx++ {
-			for i := 0; i < nComp; i++ {
+	for my := range myy {
+		for mx := range mxx {
+			for i := range nComp {
 				compIndex := scan[i].compIndex
 				hi := d.comp[compIndex].h
 				vi := d.comp[compIndex].v
-				for j := 0; j < hi*vi; j++ {
+				for j := range hi * vi {
 					// The blocks are traversed one MCU at a time. For 4:2:0 chroma
 					// subsampling, there are four Y 8x8 blocks in every 16x16 MCU.
 					//
