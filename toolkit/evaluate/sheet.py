@@ -15,17 +15,25 @@ import requests
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from toolkit.evaluate.examples import NAMES, identity_of
 from toolkit.evaluate.judges import CLASSES, load_judge
 from toolkit.evaluate.pairs import SHEET_PROMPTS, Pair, sheet_pairs
 from toolkit.evaluate.scores import BOTH_WIN, TARGETS, both_win, judge_pictures
 
 CELL = 128
+HERO_PROMPTS = (
+    "a {noun} <|image|> reading in the snow at night",
+    "a {noun} <|image|> at the beach at sunset",
+    "a {noun} <|image|> holding a cup in the forest",
+    "a {noun} <|image|> in the city, wearing a yellow shirt",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", default="http://127.0.0.1:8080", help="of the gateway")
     parser.add_argument("--out", type=Path, default=Path("docs/pictures/sheet.png"))
     parser.add_argument("--json", type=Path, default=Path("docs/pictures/sheet.json"))
+    parser.add_argument("--hero", type=Path, help="also write the README's picture of the sample faces")
     parser.add_argument("--parallel", type=int, default=2, help="requests at a time")
 
 
@@ -40,7 +48,26 @@ def run(args: argparse.Namespace) -> int:
     draw(pairs, images).save(args.out, optimize=True)
     args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(table(report))
+    if args.hero:
+        hero(args.url).save(args.hero, optimize=True)
     return 0 if report["passed"] else 1
+
+
+def hero(url: str, folder: Path = Path("examples")) -> Image.Image:
+    """The sample faces, each followed by its pictures of HERO_PROMPTS with seeds 1, 2, 3 ..."""
+    cells = []
+    for name in NAMES:
+        identity, _ = identity_of(name)
+        face = Image.open(folder / f"{name}.png").convert("RGB")
+        cells.append(face.resize((CELL, CELL), Image.Resampling.LANCZOS))
+        for seed, prompt in enumerate(HERO_PROMPTS, 1):
+            pair = Pair(identity, np.asarray(face), prompt.format(noun=identity.noun), {}, seed)
+            cells.append(Image.fromarray(edit(url, pair)[0]))
+    columns = 2 * (len(HERO_PROMPTS) + 1)
+    picture = Image.new("RGB", (columns * CELL, -(-len(cells) // columns) * CELL), "white")
+    for k, cell in enumerate(cells):
+        picture.paste(cell, (k % columns * CELL, k // columns * CELL))
+    return picture
 
 
 def edit(url: str, pair: Pair) -> tuple[np.ndarray, dict]:

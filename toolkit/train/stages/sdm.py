@@ -24,7 +24,7 @@ class SubjectModelStage(Stage):
     name = "sdm"
     steps = 6000
     batch = 20
-    learning_rate = 4e-4
+    learning_rate = 5e-4
     # Rows of each step: text only is the base row of subject enhancement, null keeps the model
     # usable with plain guidance.
     null, text_only = 0.05, 0.10

@@ -44,7 +44,7 @@ class SceneModelStage(Stage):
     name = "tdm"
     steps = 5000
     batch = 16
-    learning_rate = 4e-4
+    learning_rate = 8e-4
     null = 0.1  # share of captions replaced by the empty one, for guidance
 
     def __init__(self, family: Family, datasets: dict[str, Dataset], work_dir: Path) -> None:
