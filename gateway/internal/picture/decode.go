@@ -38,8 +38,9 @@ const (
 	// maxSide is what JPEG can say; a PNG could be one pixel high and millions
 	// wide, and rows would no longer be small.
 	maxSide = 65535
-	// maxDecodedBytes bounds what one decoder may hold. Only 16-bit PNGs of more
-	// than 16 megapixels come to it below the default MaxPixels.
+	// maxDecodedBytes bounds what one decoder may hold. Below the default
+	// MaxPixels only 16-bit PNGs of more than 16 megapixels come to it, and lossy
+	// WebPs with transparency of more than 17.
 	maxDecodedBytes = 128 << 20
 	// releaseAbove is the size of a decoded picture above which its memory goes
 	// back to the system at once. Waiting for the collector would let the next
@@ -145,11 +146,14 @@ func (d *Decoder) check(f *format, c image.Config) (int64, error) {
 		return 0, d.tooManyPixels(fmt.Sprintf("%d×%d pixels", w, h))
 	}
 	bytes := w * h * 4
-	if c.ColorModel == color.RGBA64Model || c.ColorModel == color.NRGBA64Model {
+	switch c.ColorModel {
+	case color.RGBA64Model, color.NRGBA64Model:
 		bytes *= 2
+	case color.NYCbCrAModel: // samples, and transparency decoded as a picture of its own
+		bytes = w * h * 15 / 2
 	}
 	if bytes > max(maxDecodedBytes, 4*d.limits.MaxPixels) {
-		return 0, errorf(KindTooManyPixels, "the image is %d×%d pixels of 16 bits a channel, which takes too much memory; save it with 8 bits a channel or smaller", w, h)
+		return 0, errorf(KindTooManyPixels, "the image is %d×%d pixels of a kind that takes too much memory to decode; save it as a JPEG or a PNG of 8 bits a channel, or smaller", w, h)
 	}
 	return bytes, nil
 }

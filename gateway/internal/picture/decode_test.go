@@ -107,13 +107,18 @@ func TestHugePictureIsRefusedByItsHeader(t *testing.T) {
 		{"over the cap", 6000, 4001, 8, "6000×4001 pixels; at most 24 megapixels"},
 		{"product over 32 bits", 1 << 30, 1 << 30, 8, "at most 24 megapixels"},
 		{"one row of millions", 23_000_000, 1, 8, "65535 pixels a side"},
-		{"16 bits", 5000, 4000, 16, "save it with 8 bits"},
+		{"16 bits", 5000, 4000, 16, "a PNG of 8 bits a channel"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if kind, message := kindOf(t, d, pngHeader(c.width, c.height, c.depth, rgb)); kind != KindTooManyPixels || !strings.Contains(message, c.says) {
 				t.Errorf("%s: %q; want …%s…", kind, message, c.says)
 			}
 		})
+	}
+	// 5000×4000 in a WebP's extended header, with transparency.
+	webp := appendRIFF(nil, "RIFF", appendRIFF([]byte("WEBP"), "VP8X", []byte{1 << 4, 0, 0, 0, 0x87, 0x13, 0, 0x9f, 0x0f, 0}))
+	if kind, message := kindOf(t, d, webp); kind != KindTooManyPixels || !strings.Contains(message, "5000×4000") {
+		t.Errorf("%s: %q", kind, message)
 	}
 	// At the cap it is not the size that is wrong.
 	if kind, _ := kindOf(t, d, pngHeader(6000, 4000, 8, rgb)); kind != KindCorrupt {
