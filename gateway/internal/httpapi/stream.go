@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"time"
@@ -68,7 +69,11 @@ func (s *server) stream(c *gin.Context, r *session) {
 				s.breakOff(c, err)
 				return
 			}
-			if data != nil && !s.send(c, name, data) || e.State.Final() {
+			if data != nil && !s.send(c, name, data) {
+				s.note(c, context.Canceled)
+				return
+			}
+			if e.State.Final() {
 				return
 			}
 			silence.Reset(s.Limits.KeepAlive)
@@ -77,6 +82,7 @@ func (s *server) stream(c *gin.Context, r *session) {
 		case <-more:
 		case <-silence.C:
 			if !s.write(c, ": keepalive\n\n") {
+				s.note(c, context.Canceled)
 				return
 			}
 			silence.Reset(s.Limits.KeepAlive)
