@@ -46,10 +46,10 @@ const (
 	// probe, which takes a millisecond.
 	probeInterval  = 500 * time.Millisecond
 	reconnectDelay = 500 * time.Millisecond
-	// A probe that gets no answer counts only when the next one gets none either: a
-	// machine under load answers late.
+	// A probe that gets no answer in time counts when it is the last of probeMisses in
+	// a row: a machine under load answers late, and is not helped by being given up.
 	probeTimeout = 1500 * time.Millisecond
-	probeMisses  = 2
+	probeMisses  = 3
 )
 
 func (k Kind) trips() bool {

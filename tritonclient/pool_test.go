@@ -307,7 +307,7 @@ func TestLeastOutstanding(t *testing.T) {
 // above all after a cancellation. The race detector is the judge.
 func TestInputsAreTheCallersAgain(t *testing.T) {
 	servers, pool := replicas(t, 1, tritonclient.Options{})
-	big := make([]float32, 4<<20)
+	big := make([]float32, 1<<20)
 	shape := []int64{1, int64(len(big))}
 	for i := range 5 {
 		servers[0].Fault("add", tritontest.Fault{Hang: true})
