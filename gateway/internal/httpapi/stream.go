@@ -69,14 +69,16 @@ func (s *server) stream(c *gin.Context, r *session) {
 				s.breakOff(c, err)
 				return
 			}
-			if data != nil && !s.send(c, name, data) {
-				s.note(c, context.Canceled)
-				return
+			if data != nil {
+				if !s.send(c, name, data) {
+					s.note(c, context.Canceled)
+					return
+				}
+				silence.Reset(s.Limits.KeepAlive)
 			}
 			if e.State.Final() {
 				return
 			}
-			silence.Reset(s.Limits.KeepAlive)
 		}
 		select {
 		case <-more:

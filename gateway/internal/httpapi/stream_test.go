@@ -123,6 +123,20 @@ func TestKeepAlive(t *testing.T) {
 	}
 }
 
+// TestKeepAliveBetweenSteps: steps that the client is not told of are silence too.
+func TestKeepAliveBetweenSteps(t *testing.T) {
+	f := newFake()
+	f.step = func(context.Context, int, int) error {
+		time.Sleep(2 * time.Millisecond) // far shorter than the silence below, all steps far longer
+		return nil
+	}
+	g := serve(t, f, func(o *httpapi.Options, _ *job.Options) { o.Limits.KeepAlive = 20 * time.Millisecond })
+	_, data := g.json(t, "/v1/images/generations", `{"prompt": "a", "stream": true, "num_inference_steps": 100}`)
+	if !bytes.HasPrefix(data, []byte(": keepalive\n\n")) {
+		t.Errorf("the stream begins %.100q", data)
+	}
+}
+
 // TestLateReader: what a job did before anyone read is sent all the same.
 func TestLateReader(t *testing.T) {
 	g := serve(t, newFake())
