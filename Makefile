@@ -4,6 +4,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
+# Without cgo the program is static and needs no C compiler. All but the race detector is built so, and therefore only once.
 GO ?= go
 K6_VERSION := v1.8.1
 FUZZTIME ?= 10s
@@ -25,7 +26,7 @@ run: build venv ## build, start a gateway with its own Triton and wait for reque
 	@exec bin/facediffuser serve $(ARGS)
 
 build: need ## build bin/facediffuser
-	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/facediffuser ./gateway
+	@CGO_ENABLED=0 $(GO) build -o bin/facediffuser ./gateway
 
 need:
 	@MAKE_VERSION=$(MAKE_VERSION) scripts/need.sh go python make
@@ -43,11 +44,11 @@ test: ## vet, all tests with the race detector on a real Triton, the SDKs, fuzz 
 	@scripts/phases.sh build venv test-go bench-once
 
 test-go: venv bin/gotestsum
-	$(GO) vet ./...
+	CGO_ENABLED=0 $(GO) vet ./...
 	bin/gotestsum --format pkgname --jsonfile bin/tests.json -- -race -timeout 12m ./...
 
 bench-once: venv
-	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 5m ./...
+	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 5m ./...
 
 test-toolkit: build venv toolkit-venv ## the toolkit's own tests
 	.venv-toolkit/bin/python -m pytest -q --junitxml bin/toolkit.xml toolkit
@@ -68,7 +69,7 @@ fuzz: ## run every fuzz test for FUZZTIME (10s)
 	    echo "== $$target $$name"; $(GO) test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) $$target; done; done
 
 bench: build venv ## Go benchmarks, then the gateway's own share of time and its memory, as ratios of one run
-	$(GO) test -run '^$$' -bench . -benchmem ./sampler ./fusion ./tritonclient ./gateway/internal/picture
+	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchmem ./sampler ./fusion ./tritonclient ./gateway/internal/picture
 	@$(FACEDIFFUSER_PYTHON) scripts/bench.py
 
 load: build venv bin/k6 ## k6 against the gateway at FACEDIFFUSER_URL, or one started for it (DURATION=30s)

@@ -211,9 +211,12 @@ func (g *gateway) stop(ctx context.Context) error {
 		errs = append(errs, g.pool.Close())
 	}
 	if g.triton != nil {
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		defer cancel()
-		errs = append(errs, g.triton.Close(last))
+		// What is left of the grace, or a little more.
+		if deadline, _ := ctx.Deadline(); time.Until(deadline) < 5*time.Second {
+			ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+			defer cancel()
+		}
+		errs = append(errs, g.triton.Close(ctx))
 	}
 	return errors.Join(errs...)
 }
