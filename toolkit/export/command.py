@@ -6,6 +6,7 @@ Every file is checked in ONNX Runtime against PyTorch on the same FP16-rounded w
 import argparse
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -30,12 +31,23 @@ MODEL_CODE = Path(__file__).parents[2] / "model_repository/mini/models/onnx_mode
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, required=True, help="folder of a family, as training writes it")
     parser.add_argument("--out", type=Path, default=Path("model_repository/mini"))
+    parser.add_argument("--description-only", action="store_true", help="write pipeline.json alone")
+    for name in ("guidance-scale", "start-merge-fraction", "final-fraction"):
+        parser.add_argument(f"--{name}", type=float, help="default of pipeline.json instead of the weights folder's")
 
 
 def run(args: argparse.Namespace) -> None:
+    family = load(args.weights)
+    chosen = {name: getattr(args, name) for name in ("guidance_scale", "start_merge_fraction", "final_fraction")}
+    given = {name: value for name, value in chosen.items() if value is not None}
+    family.config["defaults"] = {**family.config.get("defaults", {}), **given}
     created = int((args.weights / "family.json").stat().st_mtime)
-    table = export(load(args.weights), args.weights, args.out, created)
+    if args.description_only:
+        write_description(family, args.weights, args.out, created)
+        return
+    table = export(family, args.weights, args.out, created)
     print(table)
+    write_budget(args.out / "README.md", table)
 
 
 def export(family: Family, weights: Path, out: Path, created: int) -> str:
@@ -65,13 +77,25 @@ def export(family: Family, weights: Path, out: Path, created: int) -> str:
     (out / "tokenizer").mkdir(exist_ok=True)
     for name in TOKENIZER_FILES:
         shutil.copyfile(weights / "tokenizer" / name, out / "tokenizer" / name)
-    schedule = json.loads((weights / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
-    text = description.describe(family, schedule, out / "models", typical_pictures(), created)
-    (out / "pipeline.json").write_text(_json(text), encoding="utf-8")
+    write_description(family, weights, out, created)
     lines = ["| network | parameters (M) | file (MiB) | largest error against PyTorch |", "|---|--:|--:|--:|"]
     lines += [f"| `{name}` | {count:.2f} | {size:.2f} | {error:.1e} |" for name, count, size, error in rows]
     lines.append(f"| all (budget {MAX_MIB} MiB) | {sum(r[1] for r in rows):.2f} | {total / 2**20:.2f} | |")
     return "\n".join(lines)
+
+
+def write_description(family: Family, weights: Path, out: Path, created: int) -> None:
+    schedule = json.loads((weights / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
+    text = description.describe(family, schedule, out / "models", typical_pictures(), created)
+    (out / "pipeline.json").write_text(_json(text), encoding="utf-8")
+
+
+def write_budget(card: Path, table: str) -> None:
+    """Puts the table between the model card's two `budget` comments, if there is a card."""
+    if card.exists():
+        text = card.read_text(encoding="utf-8")
+        text = re.sub(r"(<!-- budget -->\n).*?(<!-- /budget -->)", rf"\g<1>{table}\n\g<2>", text, flags=re.DOTALL)
+        card.write_text(text, encoding="utf-8")
 
 
 def check(network: Network, path: Path) -> tuple[torch.Tensor, float]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from toolkit.export import onnx_file
-from toolkit.export.command import TOLERANCE, check, export
+from toolkit.export.command import TOLERANCE, check, export, write_budget
 from toolkit.export.description import weights_sha256
 from toolkit.export.networks import networks
 from toolkit.export.weights import read_family
@@ -150,3 +150,10 @@ def test_the_folder_is_what_triton_and_the_gateway_load(exported, tmp_path):
     path = tmp_path / "models" / "vae_decoder" / "1" / "model.onnx"
     path.write_bytes(path.read_bytes() + b"\0")
     assert weights_sha256(tmp_path / "models") != description["weights_sha256"]
+
+
+def test_the_budget_goes_into_the_model_card(tmp_path):
+    card = tmp_path / "README.md"
+    card.write_text("# Card\n<!-- budget -->\nold\n<!-- /budget -->\nrest\n")
+    write_budget(card, "| new |")
+    assert card.read_text() == "# Card\n<!-- budget -->\n| new |\n<!-- /budget -->\nrest\n"
