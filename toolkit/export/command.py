@@ -17,7 +17,7 @@ import torch
 
 from toolkit.data.samples import SCENES, make_sample
 from toolkit.export import description, onnx_file, triton
-from toolkit.export.networks import Network, networks
+from toolkit.export.networks import Network, networks, round_weights
 from toolkit.models import Family, load
 
 MAX_MIB = 64
@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> None:
     family.config["defaults"] = {**family.config.get("defaults", {}), **given}
     created = int((args.weights / "family.json").stat().st_mtime)
     if args.description_only:
+        round_weights(family)
         write_description(family, args.weights, args.out, created)
         return
     table = export(family, args.weights, args.out, created)

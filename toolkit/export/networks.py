@@ -22,6 +22,13 @@ class Network:
     threads: int = 1
 
 
+def round_weights(family: Family) -> None:
+    """To FP16 in place, the precision they are stored in; all arithmetic stays FP32."""
+    for module in family.networks().values():
+        for weight in module.parameters():
+            weight.data = weight.data.half().float()
+
+
 class TextEncoder(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -50,15 +57,12 @@ class UNet(nn.Module):
 
 
 def networks(family: Family) -> dict[str, Network]:
-    """The contract's models, in its order. The family's weights are rounded to FP16 in place,
-    the precision they are stored in; all arithmetic stays FP32."""
+    """The contract's models, in its order; the family's weights are rounded in place."""
     preset = family.preset
+    round_weights(family)
     # fused attention kernels have no ONNX form; eager attention is the same arithmetic
     for encoder in (family.text_encoder, family.image_encoder):
         encoder.set_attn_implementation("eager")
-    for module in family.networks().values():
-        for weight in module.parameters():
-            weight.data = weight.data.half().float()
     source = torch.Generator("cpu").manual_seed(0)
 
     def random(*shape: int) -> Tensor:
