@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"strconv"
 	"time"
 
@@ -54,7 +53,7 @@ var answers = map[kind]struct {
 	modelNotFound:    {http.StatusNotFound, "invalid_request_error", "", false},
 	notFound:         {http.StatusNotFound, "invalid_request_error", "", false},
 	methodNotAllowed: {http.StatusMethodNotAllowed, "invalid_request_error", "", false},
-	requestTimeout:   {http.StatusRequestTimeout, "invalid_request_error", "the request's body did not arrive in time", false},
+	requestTimeout:   {http.StatusRequestTimeout, "invalid_request_error", "", false},
 	bodyTooLarge:     {http.StatusRequestEntityTooLarge, "invalid_request_error", "", false},
 	unsupportedMedia: {http.StatusUnsupportedMediaType, "invalid_request_error", "", false},
 	keyReused:        {http.StatusUnprocessableEntity, "invalid_request_error", "", false},
@@ -89,7 +88,6 @@ func faultOf(err error) *fault {
 	var image *picture.Error
 	var rejection *job.Rejection
 	var network *tritonclient.Error
-	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &own):
 		return own
@@ -107,10 +105,6 @@ func faultOf(err error) *fault {
 		return &fault{kind: clientGone}
 	case errors.As(err, &network) && transient(network):
 		return &fault{kind: notReady}
-	case errors.As(err, &tooLarge):
-		return &fault{kind: bodyTooLarge, message: fmt.Sprintf("the request's body is larger than %d bytes", tooLarge.Limit)}
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return &fault{kind: requestTimeout}
 	}
 	return &fault{kind: internalError}
 }

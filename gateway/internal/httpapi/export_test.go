@@ -12,3 +12,12 @@ func FieldNames() map[string][]string {
 	}
 	return names
 }
+
+// Statuses are the codes of errors and the status that each answers with.
+func Statuses() map[string]int {
+	statuses := map[string]int{}
+	for k, a := range answers {
+		statuses[string(k)] = a.status
+	}
+	return statuses
+}

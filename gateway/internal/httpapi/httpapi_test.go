@@ -493,6 +493,28 @@ func TestFailuresOfJobs(t *testing.T) {
 	}
 }
 
+func TestExpiredJob(t *testing.T) {
+	f := newFake()
+	newGate(f) // which nothing opens
+	g := serve(t, f, func(_ *httpapi.Options, j *job.Options) { j.Timeout = time.Millisecond })
+	resp, data := g.json(t, "/v1/images/generations", `{"prompt": "a"}`)
+	isError(t, resp, data, 504, "", "job_expired")
+	matchesDocument(t, resp, data)
+}
+
+func TestPanicInAHandler(t *testing.T) {
+	f := newFake()
+	f.dimensions = func() (pipeline.Dimensions, error) { panic("secret detail") }
+	g := serve(t, f)
+	resp, data := g.do(t, "GET", "/v1/capabilities", "", nil)
+	if e := isError(t, resp, data, 500, "", "internal_error"); strings.Contains(e.Message, "secret") {
+		t.Errorf("a client is told %q", e.Message)
+	}
+	if line := <-g.log; !strings.Contains(line, "secret detail") || !strings.Contains(line, resp.Header.Get("X-Request-Id")) {
+		t.Errorf("logged %s", line)
+	}
+}
+
 func TestNotReady(t *testing.T) {
 	f := newFake()
 	down := &tritonclient.Error{Op: "ModelConfig", Kind: tritonclient.Unavailable, Err: errors.New("refused")}

@@ -10,11 +10,13 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/gin-gonic/gin"
+	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/facediffuser/facediffuser/gateway/internal/httpapi"
@@ -187,6 +189,23 @@ func TestRoutesAreDocumented(t *testing.T) {
 	slices.Sort(documented)
 	if !slices.Equal(routes, documented) {
 		t.Errorf("routes\n%s\ndocumented\n%s", strings.Join(routes, "\n"), strings.Join(documented, "\n"))
+	}
+}
+
+// TestErrorsAreDocumented compares the table of docs/http-api.md with the one in the code.
+func TestErrorsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/http-api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]int{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| (\\d{3}) \\|").FindAllStringSubmatch(string(text), -1) {
+		if documented[row[1]], err = strconv.Atoi(row[2]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(httpapi.Statuses(), documented); diff != "" {
+		t.Errorf("the code's -, docs/http-api.md's +\n%s", diff)
 	}
 }
 
