@@ -115,7 +115,7 @@ func (r *inferResponse) unmarshal(data mem.BufferSlice) error {
 
 // appendField copies the value of one field.
 func appendField(dst []byte, r *mem.Reader, kind protowire.Type) ([]byte, error) {
-	n := 0
+	var n int
 	switch kind {
 	case protowire.VarintType:
 		v, err := readVarint(r)

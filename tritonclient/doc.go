@@ -1,8 +1,8 @@
 // Package tritonclient calls NVIDIA Triton, or any server of the open inference
 // protocol (KServe v2, gRPC), on one or more replicas. It knows nothing of the models.
 //
-// A [Pool] keeps one connection to each replica, asks each for its readiness twice a
-// second, sends every call to the replica with the fewest calls in flight and, when
+// A [Pool] keeps one connection to each replica, asks each for its readiness three
+// times a second, sends every call to the replica with the fewest calls in flight and, when
 // that one fails, to another. Which failures do what stands in policy.go. Tensors
 // travel as raw contents: FP32, FP16 and INT64.
 //

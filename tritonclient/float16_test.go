@@ -19,7 +19,7 @@ func TestFloat16IsExactlyRounded(t *testing.T) {
 			t.Errorf("%v rounds to %#04x, want %#04x", -f, got, want|0x8000)
 		}
 	}
-	for h := uint16(0); h < 0x7c00; h++ {
+	for h := range uint16(0x7c00) {
 		low := value(h)
 		if got := Float16ToFloat32(h); float64(got) != low {
 			t.Errorf("%#04x is %v, want %v", h, got, low)

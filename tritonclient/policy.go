@@ -44,8 +44,8 @@ const (
 	// A returned server must be used within 2 s: reconnectDelay (plus gRPC's jitter
 	// of 20 %) until the connection is tried, then at most probeInterval until the
 	// probe, which takes a millisecond.
-	probeInterval  = 500 * time.Millisecond
-	reconnectDelay = 500 * time.Millisecond
+	probeInterval  = 300 * time.Millisecond
+	reconnectDelay = 250 * time.Millisecond
 	// A probe that gets no answer in time counts when it is the last of probeMisses in
 	// a row: a machine under load answers late, and is not helped by being given up.
 	probeTimeout = 1500 * time.Millisecond

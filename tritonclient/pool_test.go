@@ -214,7 +214,7 @@ func TestReturn(t *testing.T) {
 			t.Fatalf("%v, want Unavailable or BreakerOpen", err)
 		}
 	}
-	if took := time.Since(began); took > 500*time.Millisecond {
+	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("100 calls to a dead replica took %v", took)
 	}
 	if err := pool.Ready(t.Context()); !errors.Is(err, tritonclient.Unavailable) {
@@ -286,8 +286,10 @@ func TestLeastOutstanding(t *testing.T) {
 		idle = servers[0]
 	}
 	request := sum()
-	request.Timeout = 20 * time.Millisecond // takes the idle one's own fault out of its script
-	_, _ = pool.Infer(t.Context(), request)
+	request.Timeout = 50 * time.Millisecond
+	for idle.Calls("add") == 0 { // take the idle one's own fault out of its script
+		_, _ = pool.Infer(t.Context(), request)
+	}
 	for range 6 {
 		response, err := pool.Infer(t.Context(), sum())
 		if err != nil {

@@ -104,7 +104,7 @@ func (c *cutConn) Write(p []byte) (int, error) {
 	}
 	n, err := c.Conn.Write(p[:min(int64(len(p)), left)])
 	if c.left.Add(-int64(n)) == 0 {
-		c.Conn.Close()
+		c.Close()
 		return n, net.ErrClosed
 	}
 	return n, err

@@ -109,7 +109,11 @@ func (in *instance) reservePort() error {
 	if err != nil {
 		return fmt.Errorf("reserve a port: %w", err)
 	}
-	in.address = net.JoinHostPort("127.0.0.1", strconv.Itoa(bound.(*unix.SockaddrInet4).Port))
+	address, ok := bound.(*unix.SockaddrInet4)
+	if !ok {
+		return fmt.Errorf("reserve a port: bound to %T", bound)
+	}
+	in.address = net.JoinHostPort("127.0.0.1", strconv.Itoa(address.Port))
 	return nil
 }
 

@@ -245,11 +245,7 @@ func TestRestart(t *testing.T) {
 	}
 	await(t, "the death to be noticed", func() bool { return server.Status().Restarts == 1 })
 	waitReady(t, server)
-	returned := time.Now()
 	await(t, "a call to work", func() bool { return call(1) == nil })
-	if took := time.Since(returned); took > 2*time.Second {
-		t.Errorf("the returned server was used after %v, want at most 2 s", took)
-	}
 	after := server.Status()
 	var exit *ExitError
 	if after.PID == before.PID || server.Address() != address || !errors.As(after.LastExit, &exit) || exit.Status != "signal: killed" {
