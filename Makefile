@@ -40,7 +40,7 @@ toolkit-venv: .venv-toolkit/.ready ## make .venv-toolkit, with PyTorch, for trai
 	@MINOR=11 scripts/venv.sh .venv-toolkit $<
 
 test: ## vet, all tests with the race detector on a real Triton, the SDKs, fuzz seeds, benchmarks once
-	@MAKE_VERSION=$(MAKE_VERSION) scripts/need.sh go python make gcc node
+	@MINOR=10 MAKE_VERSION=$(MAKE_VERSION) scripts/need.sh go python make gcc node
 	@scripts/phases.sh build venv test-go bench-once
 
 test-go: venv bin/gotestsum

@@ -18,7 +18,7 @@ for tool in "$@"; do
     node)
       at_least Node.js 20.0 "$(node --version 2>/dev/null | sed 's/^v//')" "The test of the JavaScript SDK needs it, with npm. See https://nodejs.org/"
       command -v npm >/dev/null || missing+=("npm: not found. It comes with Node.js.") ;;
-    gcc) "${CC:-gcc}" --version >/dev/null 2>&1 || missing+=("a C compiler (gcc): not found. Go's race detector needs it.") ;;
+    gcc) "${CC:-gcc}" --version >/dev/null 2>&1 || missing+=("a C compiler (gcc): not found. The race detector of Go needs it.") ;;
     python)
       scripts/python.sh >/dev/null || missing+=("CPython 3.${MINOR:-9} to 3.13 with venv: $(python3 --version 2>/dev/null || echo 'no python3') was found. Install one (Debian: python3 and python3-venv) or set PYTHON to its path.") ;;
     *) echo "need.sh: $tool is not known" >&2; exit 2 ;;

@@ -76,7 +76,7 @@ func gateway(t *testing.T, root string) string {
 	}
 	program := filepath.Join(t.TempDir(), "facediffuser")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./gateway")
-	build.Dir = root
+	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0") // as `make build` has it, which has been built before
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
