@@ -113,7 +113,7 @@ func (in *input) setJSON(on endpoint, form *picture.Form) ([]*picture.Reference,
 		if err != nil {
 			return nil, malformed(err)
 		}
-		name := token.(string) // the decoder accepts no other key
+		name, _ := token.(string) // the decoder accepts no other key
 		var raw any
 		if err := decoder.Decode(&raw); err != nil {
 			return nil, malformed(err)

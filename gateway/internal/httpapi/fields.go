@@ -100,8 +100,8 @@ type field struct {
 // fields are all the fields that a request may have, beside the images.
 // openapi.json describes the same ones.
 var fields = []field{
-	text("prompt", both, func(in *input) *string { return &in.params.Prompt }),
-	text("model", both, func(in *input) *string { return &in.model }),
+	text("prompt", func(in *input) *string { return &in.params.Prompt }),
+	text("model", func(in *input) *string { return &in.model }),
 	integer("n", both, 1, pipeline.MaxPictures, func(in *input, n int) { in.params.N = n }),
 	{name: "size", on: both, want: "auto or WIDTHxHEIGHT", read: readSize},
 	oneOf("output_format", both, func(in *input) *string { return &in.format }, picture.PNG, picture.JPEG, picture.WebP).
@@ -116,11 +116,11 @@ var fields = []field{
 	oneOf("background", both, nil, "auto", "opaque").
 		refusing("is not supported: these pictures have no transparency", "transparent"),
 	oneOf("moderation", both, nil, "auto", "low"),
-	text("user", both, func(in *input) *string { return &in.plainUser }),
-	text("safety_identifier", both, func(in *input) *string { return &in.safetyID }),
+	text("user", func(in *input) *string { return &in.plainUser }),
+	text("safety_identifier", func(in *input) *string { return &in.safetyID }),
 
 	// This gateway's own.
-	text("negative_prompt", both, func(in *input) *string { return &in.params.NegativePrompt }),
+	text("negative_prompt", func(in *input) *string { return &in.params.NegativePrompt }),
 	integer("seed", both, 0, math.MaxUint32, func(in *input, n int) { seed := uint32(n); in.params.Seed = &seed }),
 	integer("num_inference_steps", both, math.MinInt32, math.MaxInt32, func(in *input, n int) { in.params.Steps = &n }),
 	number("guidance_scale", both, func(in *input, x float64) { in.params.GuidanceScale = &x }),
@@ -143,8 +143,8 @@ var unsupported = map[string]string{
 	"frame_duration_ms": "this gateway makes single pictures",
 }
 
-func text(name string, on endpoint, to func(*input) *string) field {
-	return field{name: name, on: on, want: "a string", read: func(in *input, v value) bool {
+func text(name string, to func(*input) *string) field {
+	return field{name: name, on: both, want: "a string", read: func(in *input, v value) bool {
 		s, ok := v.str()
 		*to(in) = s
 		return ok

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"io"
+	"net/http"
 	"net/http/httptest"
 	"testing"
 )
@@ -12,7 +13,7 @@ import (
 // fuzzed sends a body straight to the handler. Whatever it is, the answer is
 // pictures or one of the client's own errors, in the whole shape.
 func fuzzed(t *testing.T, g *gateway, path, contentType string, body []byte) {
-	req := httptest.NewRequestWithContext(t.Context(), "POST", path, bytes.NewReader(body))
+	req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, bytes.NewReader(body))
 	req.Header.Set("Content-Type", contentType)
 	w := httptest.NewRecorder()
 	g.Config.Handler.ServeHTTP(w, req)
@@ -25,11 +26,11 @@ func fuzzed(t *testing.T, g *gateway, path, contentType string, body []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if answer.StatusCode == 200 {
+	if answer.StatusCode == http.StatusOK {
 		return
 	}
 	var e struct{ Error map[string]any }
-	if err := json.Unmarshal(data, &e); err != nil || len(e.Error) != 4 || answer.StatusCode < 400 || answer.StatusCode >= 500 {
+	if err := json.Unmarshal(data, &e); err != nil || len(e.Error) != 4 || answer.StatusCode < http.StatusBadRequest || answer.StatusCode >= http.StatusInternalServerError {
 		t.Errorf("%d, %v: %s", answer.StatusCode, err, data)
 	}
 }

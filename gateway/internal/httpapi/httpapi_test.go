@@ -34,7 +34,8 @@ func form(t testing.TB, parts ...part) (body *bytes.Buffer, contentType string) 
 	body = new(bytes.Buffer)
 	w := multipart.NewWriter(body)
 	for _, p := range parts {
-		to, err := io.Writer(nil), error(nil)
+		var to io.Writer
+		var err error
 		if p.file != "" {
 			to, err = w.CreateFormFile(p.name, p.file)
 		} else {
@@ -134,7 +135,7 @@ func TestEdit(t *testing.T) {
 		part{"image[]", alice, "a.png"}, part{"n", "2", ""}, part{"image[]", alice, "b.png"}, part{"seed", "42", ""},
 		part{"prompt", "long tale of a man <|image|> and a woman <|image|>", ""}, part{"return_fusion_map", "true", ""},
 		part{"user", "u1", ""}, part{"response_format", "b64_json", ""}, part{"model", "face-diffuser", ""}, part{"size", "", ""})
-	if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "application/json" {
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "application/json" {
 		t.Fatalf("%d %v: %s", resp.StatusCode, resp.Header, data)
 	}
 	matchesDocument(t, resp, data)
@@ -193,7 +194,7 @@ func TestEditJSON(t *testing.T) {
 	url := "data:image/png;base64," + base64.StdEncoding.EncodeToString(face(t))
 	resp, data := g.json(t, "/v1/images/edits", fmt.Sprintf(
 		`{"images": [{"image_url": %q}, {"image_url": %q}], "prompt": "<|image|> <|image|>", "seed": null, "guidance_scale": 3.5, "stream": false}`, url, url))
-	if resp.StatusCode != 200 {
+	if resp.StatusCode != http.StatusOK {
 		t.Fatalf("%d: %s", resp.StatusCode, data)
 	}
 	matchesDocument(t, resp, data)
@@ -206,7 +207,7 @@ func TestFormats(t *testing.T) {
 	g := serve(t, newFake())
 	for format, magic := range map[string]string{"png": "\x89PNG", "jpeg": "\xff\xd8", "webp": "RIFF"} {
 		resp, data := g.json(t, "/v1/images/generations", fmt.Sprintf(`{"prompt": "a hill", "output_format": %q}`, format))
-		if resp.StatusCode != 200 {
+		if resp.StatusCode != http.StatusOK {
 			t.Fatalf("%s: %d: %s", format, resp.StatusCode, data)
 		}
 		got := decode[httpapi.ImagesResponse](t, data)
@@ -264,7 +265,7 @@ func TestBadForms(t *testing.T) {
 		{[]part{alice, prompt, {"progress", "true", ""}}, 400, "progress", "invalid_value", "needs stream=true"},
 		{[]part{alice, prompt, {"mask", alice.content, "mask.png"}}, 400, "mask", "unsupported_parameter", "no region to edit"},
 		{[]part{alice, prompt, {"svg[model]", "x", ""}}, 400, "svg", "unsupported_parameter", "png, jpeg and webp"},
-		{[]part{alice, prompt, {"guidence_scale", "3", ""}}, 400, "guidence_scale", "unknown_parameter", `unknown field "guidence_scale"; did you mean guidance_scale?`},
+		{[]part{alice, prompt, {"guidanze_scale", "3", ""}}, 400, "guidanze_scale", "unknown_parameter", `unknown field "guidanze_scale"; did you mean guidance_scale?`},
 		{[]part{alice, prompt, {"subjects[]", "x", ""}}, 400, "subjects[]", "unknown_parameter", "unknown field"},
 		{[]part{{"imge", alice.content, "a.png"}, prompt}, 400, "imge", "unknown_parameter", "did you mean image?"},
 		{[]part{alice, prompt, {"model", "dall-e-3", ""}}, 404, "model", "model_not_found", `serves "mini"`},
@@ -355,7 +356,7 @@ func TestHarmlessFields(t *testing.T) {
 	resp, data = g.json(t, "/v1/images/generations", `{"prompt": "a", "background": "auto", "moderation": "low", "user": "u",
 		"safety_identifier": "s", "response_format": "b64_json", "quality": "auto", "size": "auto", "output_compression": 100,
 		"partial_images": 0, "negative_prompt": "", "seed": null}`)
-	if resp.StatusCode != 200 || decode[httpapi.ImagesResponse](t, data).SafetyIdentifier != "s" {
+	if resp.StatusCode != http.StatusOK || decode[httpapi.ImagesResponse](t, data).SafetyIdentifier != "s" {
 		t.Errorf("%d: %s", resp.StatusCode, data)
 	}
 }
@@ -373,12 +374,12 @@ func TestPathsAndMethods(t *testing.T) {
 	isError(t, resp, data, 404, "model", "model_not_found")
 	for _, path := range []string{"/v1/models", "/v1/models/mini", "/v1/models/face-diffuser", "/v1/capabilities", "/healthz", "/readyz", "/metrics", "/openapi.json"} {
 		resp, data := g.do(t, "GET", path, "", nil)
-		if resp.StatusCode != 200 {
+		if resp.StatusCode != http.StatusOK {
 			t.Errorf("%s: %d %s", path, resp.StatusCode, data)
 		}
 		matchesDocument(t, resp, data)
 	}
-	if resp, _ := g.do(t, "HEAD", "/healthz", "", nil); resp.StatusCode != 200 {
+	if resp, _ := g.do(t, "HEAD", "/healthz", "", nil); resp.StatusCode != http.StatusOK {
 		t.Errorf("HEAD /healthz: %d", resp.StatusCode)
 	}
 	g.do(t, "INVENTED", "/metrics", "", nil)
@@ -486,7 +487,7 @@ func TestFailuresOfJobs(t *testing.T) {
 			}
 			// The next request works.
 			f.step = nil
-			if resp, data := g.json(t, "/v1/images/generations", `{"prompt": "a"}`); resp.StatusCode != 200 {
+			if resp, data := g.json(t, "/v1/images/generations", `{"prompt": "a"}`); resp.StatusCode != http.StatusOK {
 				t.Errorf("the next request: %d %s", resp.StatusCode, data)
 			}
 		})
@@ -525,15 +526,15 @@ func TestNotReady(t *testing.T) {
 	resp, data := g.json(t, "/v1/images/generations", `{"prompt": "a"}`)
 	isError(t, resp, data, 503, "", "networks_unavailable")
 	resp, data = g.do(t, "GET", "/readyz", "", nil)
-	if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" || !bytes.Contains(data, []byte(`"missing":["unet_sdm on a:1","vae_decoder on a:1"]`)) {
+	if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" || !bytes.Contains(data, []byte(`"missing":["unet_sdm on a:1","vae_decoder on a:1"]`)) {
 		t.Errorf("/readyz: %d %s", resp.StatusCode, data)
 	}
 	matchesDocument(t, resp, data)
-	if resp, _ = g.do(t, "GET", "/healthz", "", nil); resp.StatusCode != 200 {
+	if resp, _ = g.do(t, "GET", "/healthz", "", nil); resp.StatusCode != http.StatusOK {
 		t.Errorf("/healthz: %d", resp.StatusCode)
 	}
 	resp, data = g.do(t, "GET", "/v1/capabilities", "", nil)
-	if resp.StatusCode != 200 || !bytes.Contains(data, []byte(`"sizes":null`)) {
+	if resp.StatusCode != http.StatusOK || !bytes.Contains(data, []byte(`"sizes":null`)) {
 		t.Errorf("/v1/capabilities: %d %s", resp.StatusCode, data)
 	}
 	matchesDocument(t, resp, data)
@@ -577,7 +578,7 @@ func TestQueueFullAndDrain(t *testing.T) {
 	}
 	resp, data = g.json(t, "/v1/images/generations", `{"prompt": "a"}`)
 	isError(t, resp, data, 503, "", "shutting_down")
-	if resp, data = g.do(t, "GET", "/readyz", "", nil); resp.StatusCode != 503 || !bytes.Contains(data, []byte("shutting down")) {
+	if resp, data = g.do(t, "GET", "/readyz", "", nil); resp.StatusCode != http.StatusServiceUnavailable || !bytes.Contains(data, []byte("shutting down")) {
 		t.Errorf("/readyz while draining: %d %s", resp.StatusCode, data)
 	}
 	gate.pass <- struct{}{}
@@ -599,7 +600,7 @@ func TestClientGone(t *testing.T) {
 			g := serve(t, f)
 			ctx, leave := context.WithCancel(t.Context())
 			body, contentType := form(t, part{"image", string(face(t)), "a.png"}, part{"prompt", "a <|image|>", ""}, part{"stream", fmt.Sprint(stream), ""})
-			req, err := http.NewRequestWithContext(ctx, "POST", g.URL+"/v1/images/edits", body)
+			req, err := http.NewRequestWithContext(ctx, http.MethodPost, g.URL+"/v1/images/edits", body)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -640,7 +641,7 @@ func TestIdempotencyKey(t *testing.T) {
 	g := serve(t, f)
 	ask := func(key, body string) (*http.Response, httpapi.ImagesResponse) {
 		resp, data := g.json(t, "/v1/images/generations", body, "Idempotency-Key", key)
-		if resp.StatusCode != 200 {
+		if resp.StatusCode != http.StatusOK {
 			t.Fatalf("%d: %s", resp.StatusCode, data)
 		}
 		return resp, decode[httpapi.ImagesResponse](t, data)
@@ -664,10 +665,10 @@ func TestIdempotencyKey(t *testing.T) {
 		return g.do(t, "POST", "/v1/images/edits", contentType, body, "Idempotency-Key", "k3")
 	}
 	one := face(t)
-	if resp, data := edit(one); resp.StatusCode != 200 {
+	if resp, data := edit(one); resp.StatusCode != http.StatusOK {
 		t.Fatalf("%d: %s", resp.StatusCode, data)
 	}
-	if resp, data := edit(one); resp.StatusCode != 200 {
+	if resp, data := edit(one); resp.StatusCode != http.StatusOK {
 		t.Fatalf("%d: %s", resp.StatusCode, data)
 	}
 	resp, data = edit(otherFace(t))
@@ -687,7 +688,7 @@ func TestIdempotentWaitersShareAJob(t *testing.T) {
 	gate := newGate(f)
 	g := serve(t, f)
 	start := func(ctx context.Context) (*http.Response, error) {
-		req, err := http.NewRequestWithContext(ctx, "POST", g.URL+"/v1/images/generations",
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, g.URL+"/v1/images/generations",
 			strings.NewReader(`{"prompt": "a", "num_inference_steps": 3, "stream": true, "progress": true}`))
 		if err != nil {
 			t.Fatal(err)

@@ -35,7 +35,13 @@ type notes struct {
 
 const notesKey = "notes"
 
-func notesOf(c *gin.Context) *notes { return c.MustGet(notesKey).(*notes) }
+func notesOf(c *gin.Context) *notes {
+	n, ok := c.MustGet(notesKey).(*notes)
+	if !ok {
+		panic("httpapi: a handler without observe before it")
+	}
+	return n
+}
 
 // saneID is what a client's own request id must look like to be taken over:
 // it goes into the log and back into a header.

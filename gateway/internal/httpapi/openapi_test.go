@@ -58,7 +58,8 @@ func at(t testing.TB, keys ...string) any {
 	t.Helper()
 	var here any = document().object
 	for _, k := range keys {
-		o, ok := here.(object)
+		o, _ := here.(object)
+		var ok bool
 		if here, ok = o[k]; !ok {
 			t.Fatalf("openapi.json has no %s", strings.Join(keys, " → "))
 		}
@@ -233,13 +234,13 @@ func TestFieldsAreDocumented(t *testing.T) {
 			good, bad := edges(s.(object))
 			for _, v := range good {
 				resp, data := g.json(t, path, requestWith(field, v))
-				if resp.StatusCode != 200 {
+				if resp.StatusCode != http.StatusOK {
 					t.Errorf("%s: %s is documented, but: %s", field, v, data)
 				}
 			}
 			for _, v := range bad {
 				resp, data := g.json(t, path, requestWith(field, v))
-				if resp.StatusCode != 400 || !bytes.Contains(data, fmt.Appendf(nil, `"param":%q`, field)) {
+				if resp.StatusCode != http.StatusBadRequest || !bytes.Contains(data, fmt.Appendf(nil, `"param":%q`, field)) {
 					t.Errorf("%s: %s is not documented, but: %d %.200s", field, v, resp.StatusCode, data)
 				}
 			}

@@ -71,7 +71,7 @@ func (s *server) stream(c *gin.Context, r *session) {
 			}
 			if data != nil {
 				if !s.send(c, name, data) {
-					s.note(c, context.Canceled)
+					_ = s.note(c, context.Canceled)
 					return
 				}
 				silence.Reset(s.Limits.KeepAlive)
@@ -84,12 +84,12 @@ func (s *server) stream(c *gin.Context, r *session) {
 		case <-more:
 		case <-silence.C:
 			if !s.write(c, ": keepalive\n\n") {
-				s.note(c, context.Canceled)
+				_ = s.note(c, context.Canceled)
 				return
 			}
 			silence.Reset(s.Limits.KeepAlive)
 		case <-ctx.Done():
-			s.note(c, ctx.Err())
+			_ = s.note(c, ctx.Err())
 			return
 		}
 	}

@@ -51,7 +51,7 @@ func TestStreams(t *testing.T) {
 			}
 			g := serve(t, f)
 			resp, data := g.edit(t, append(c.parts, part{"image", string(face(t)), "a.png"}, part{"prompt", "a man <|image|>", ""}, part{"stream", "true", ""})...)
-			if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "text/event-stream; charset=utf-8" || resp.Header.Get("X-Facediffuser-Job-Id") == "" {
+			if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream; charset=utf-8" || resp.Header.Get("X-Facediffuser-Job-Id") == "" {
 				t.Fatalf("%d %v: %s", resp.StatusCode, resp.Header, data)
 			}
 			for event := range strings.SplitSeq(strings.TrimSuffix(string(data), "\n\n"), "\n\n") {
@@ -93,7 +93,7 @@ func TestKeepAlive(t *testing.T) {
 	f := newFake()
 	gate := newGate(f)
 	g := serve(t, f, func(o *httpapi.Options, _ *job.Options) { o.Limits.KeepAlive = 10 * time.Millisecond })
-	req, err := http.NewRequestWithContext(t.Context(), "POST", g.URL+"/v1/images/generations", strings.NewReader(`{"prompt": "a", "stream": true}`))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+"/v1/images/generations", strings.NewReader(`{"prompt": "a", "stream": true}`))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package job_test
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"slices"
 	"testing"
@@ -79,7 +78,7 @@ type bench struct {
 
 func newRunner(g job.Generator, o job.Options) bench {
 	o.Metrics = telemetry.NewMetrics(prometheus.NewRegistry(), telemetry.Build{})
-	o.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	o.Log = slog.New(slog.DiscardHandler)
 	o.Model = "mini"
 	return bench{job.NewRunner(g, o), o.Metrics}
 }
@@ -290,7 +289,7 @@ func TestQueueIsBounded(t *testing.T) {
 		}
 		_, err := r.Submit(t.Context(), &pipeline.Request{N: 3})
 		var rejection *job.Rejection
-		if !errors.As(err, &rejection) || rejection.Reason != job.ErrQueueFull {
+		if !errors.As(err, &rejection) || !errors.Is(rejection.Reason, job.ErrQueueFull) {
 			t.Fatalf("the sixth: %v", err)
 		}
 		// The large job's pictures took 2 s each; three must leave, two at a time.

@@ -20,7 +20,9 @@ import (
 func TestDocumented(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
 	m := telemetry.NewMetrics(registry, telemetry.Build{Version: "v", Family: "f", Weights: "w"})
-	m.WatchReplicas(func() []telemetry.Replica { return []telemetry.Replica{{Address: "a:1", Ready: true, Breaker: "closed"}} })
+	m.WatchReplicas(func() []telemetry.Replica {
+		return []telemetry.Replica{{Address: "a:1", Ready: true, Breaker: "closed"}}
+	})
 	// A vector shows up only once it has a child.
 	m.StepSeconds.WithLabelValues("f", "scene_construction")
 	m.NetworkSeconds.WithLabelValues("unet_tdm")
