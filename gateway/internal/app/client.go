@@ -25,7 +25,7 @@ type client struct {
 
 // newClient has a connection for every request: a command makes two, and leaves none open.
 func newClient(base string) client {
-	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:errcheck,forcetypeassert // documented to be one
+	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:errcheck // documented to be one
 	transport.DisableKeepAlives = true
 	return client{base, &http.Client{Transport: transport}}
 }

@@ -328,7 +328,7 @@ func (g *generation) files() ([]string, error) {
 		}
 	}
 	if g.previewDir != "" {
-		if err := os.MkdirAll(g.previewDir, 0o777); err != nil { //nolint:gosec // as the user's umask has it
+		if err := os.MkdirAll(g.previewDir, 0o777); err != nil { // as the user's umask has it
 			return nil, usageError{err}
 		}
 	}
@@ -356,7 +356,7 @@ func (g *generation) write(name string, data []byte) error {
 	if err := temporary.Close(); err != nil {
 		return err
 	}
-	if err := os.Chmod(temporary.Name(), 0o644); err != nil { //nolint:gosec // a picture is for whoever may read the directory
+	if err := os.Chmod(temporary.Name(), 0o644); err != nil { // a picture is for whoever may read the directory
 		return err
 	}
 	return os.Rename(temporary.Name(), name)
