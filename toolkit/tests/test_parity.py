@@ -16,6 +16,7 @@ import json
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -169,7 +170,9 @@ def test_gateway_draws_what_the_reference_draws(number, gateway, pipelines, refe
     record_property("largest difference from ONNX, of 255", largest)
     assert largest <= ONNX_TOLERANCE
     for i, share in shares.items():
-        assert share == pytest.approx(result.steps[i].mask.float().mean().item())
+        step = result.steps[i]
+        unsure = (step.log_saliency_difference.abs() <= 100 * NEAR_TIE).sum().item()
+        assert abs(share * step.mask.numel() - step.mask.sum().item()) <= unsure + 0.01, f"step {i}"
     mean = float(difference(pixels, pytorch.generate(request, forced=forced).picture).mean())
     record_property("mean difference from PyTorch, of 255", mean)
     assert mean <= TORCH_TOLERANCE
@@ -193,6 +196,21 @@ def with_a_near_tie_turned(pipeline: Pipeline, request: Request, result, pixels,
             tried.append((i, pixel))
     largest = difference(pixels, result.picture).max()
     pytest.fail(f"pixels differ by up to {largest}, and no near-tie explains it (tried {tried}; parted at {parted[:1]})")
+
+
+def test_a_near_tie_that_fell_the_other_way_is_found(pipelines, references, monkeypatch):
+    onnx, _ = pipelines
+    request = Request("a man <|image|> in a room", [references["1"]], seed=21, num_inference_steps=5)
+    result = onnx.generate(request)
+    step = next(i for i, s in enumerate(result.steps) if s.mask is not None)
+    nearness = result.steps[step].log_saliency_difference.flatten().abs()
+    pixel = int(nearness.argmin())
+    flipped = {step: {pixel: 1 - int(result.steps[step].mask.flatten()[pixel])}}
+    other = onnx.generate(request, forced=flipped)
+    shares = {i: s.mask.float().mean().item() for i, s in enumerate(other.steps) if s.mask is not None}
+    monkeypatch.setattr(sys.modules[__name__], "NEAR_TIE", float(nearness.min()) * 1.0001)
+    forced, turned = with_a_near_tie_turned(onnx, request, result, np.asarray(other.picture), shares)
+    assert forced == flipped and torch.equal(turned.latents, other.latents)
 
 
 def test_there_are_enough_cases():
