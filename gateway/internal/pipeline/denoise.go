@@ -3,8 +3,6 @@ package pipeline
 import (
 	"context"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/facediffuser/facediffuser/fusion"
 	"github.com/facediffuser/facediffuser/sampler"
 )
@@ -50,7 +48,7 @@ func (p *Pipeline) denoise(ctx context.Context, clock *networkClock, dims Dimens
 		stage := r.Plan.Stage(i)
 		t := ddim.Timestep(i)
 		err := clock.run(func() error {
-			calls, ctx := errgroup.WithContext(ctx)
+			calls, ctx := newGroup(ctx)
 			if stage != fusion.SubjectEnhancement {
 				calls.Go(func() error { return p.networks.PredictNoise(ctx, tdm.rows, TDM, latents, t, c.null, c.text) })
 			}

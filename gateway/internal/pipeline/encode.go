@@ -2,8 +2,6 @@ package pipeline
 
 import (
 	"context"
-
-	"golang.org/x/sync/errgroup"
 )
 
 // conditionings are what the UNets are told, each [L, D].
@@ -20,7 +18,7 @@ func (p *Pipeline) encode(ctx context.Context, clock *networkClock, dims Dimensi
 	c := new(conditionings)
 	embeds := make([]float32, dims.Subjects*dims.Embedding)
 	err := clock.run(func() error {
-		calls, ctx := errgroup.WithContext(ctx)
+		calls, ctx := newGroup(ctx)
 		calls.Go(func() (err error) {
 			c.null, err = p.networks.EncodeText(ctx, r.negative.IDs)
 			return err

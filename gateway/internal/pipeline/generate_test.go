@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -244,4 +245,26 @@ func TestStagesCallTheirModels(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAPanicIsTheRequestsAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		networks := newScripted(time.Second)
+		networks.fail = func(unet UNet, call int) error { panic("a fault in a network's adapter") }
+		p := newPipeline(t, networks, 1)
+		r := prepare(t, p, Params{Prompt: "a beach", Steps: ptr(4)})
+		func() {
+			defer func() {
+				if value, _ := recover().(string); !strings.Contains(value, "a fault in a network's adapter") {
+					t.Errorf("Generate's caller recovers %q, want the panic", value)
+				}
+			}()
+			_, err := p.Generate(t.Context(), r, nil)
+			t.Errorf("Generate returned %v", err)
+		}()
+		networks.fail = nil
+		if _, err := p.Generate(t.Context(), r, nil); err != nil {
+			t.Errorf("the next request fails: %v", err)
+		}
+	})
 }

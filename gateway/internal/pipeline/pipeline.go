@@ -16,7 +16,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/facediffuser/facediffuser/fusion"
@@ -219,7 +218,7 @@ func (p *Pipeline) Generate(ctx context.Context, r *Request, observe func(Event)
 	var encodeErr error
 
 	results := make([]Result, r.N)
-	pictures, ctx := errgroup.WithContext(ctx)
+	pictures, ctx := newGroup(ctx)
 	for k := range results {
 		// Slots are taken in order, so that requests are served in the order of
 		// their arrival, not all at once.
