@@ -23,9 +23,7 @@ def config(name: str, network: Network, output: torch.Tensor) -> str:
     """config.pbtxt of one model; `output` is a batch of its output."""
     tensors = [_tensor("input", key, value) for key, value in network.inputs.items()]
     tensors.append(_tensor("output", network.output, output))
-    return _CONFIG.format(
-        name=name, max_batch_size=MAX_BATCH_SIZE, tensors="\n".join(tensors), threads=network.threads
-    )
+    return _CONFIG.format(name=name, max_batch_size=MAX_BATCH_SIZE, tensors="\n".join(tensors), threads=network.threads)
 
 
 def _tensor(kind: str, name: str, batch: torch.Tensor) -> str:

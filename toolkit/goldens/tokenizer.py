@@ -82,7 +82,13 @@ def unicode_strings():
     for length in (29, 30, 31, 32, 60):  # Unicode's stream-safe text ends at 30
         yield "a" + "\u0316\u0301\u0327" * length
         yield "e" + "".join(rng.choices(marks, k=length)) + "x"
-    yield from ["\u1100\u1161\u11a8", "\uac00\u11a8", "\u1100\u1161 \u1161\u11a8", "\U00011935\U00011930", "\u212b\u2126\ufb1d\u0344"]
+    yield from [
+        "\u1100\u1161\u11a8",
+        "\uac00\u11a8",
+        "\u1100\u1161 \u1161\u11a8",
+        "\U00011935\U00011930",
+        "\u212b\u2126\ufb1d\u0344",
+    ]
 
 
 YOUNG_LETTERS = [  # and numbers: assigned or given lower case in Unicode 15.1, 16 or 17
@@ -97,7 +103,31 @@ YOUNG_LETTERS = [  # and numbers: assigned or given lower case in Unicode 15.1, 
 YOUNG_MARKS = {0x10EFD, 0x10EFE, 0x10EFF, 0x11F41, 0x11F42, 0x1E08F, 0x1E4EC, 0x1E4ED, 0x1E4EE, 0x1E4EF}
 
 
-ENDINGS = ["", "", "", ",", ".", "!", "?", "...", "'s", "'t", "'re", "'ve", "'m", "'ll", "'d", "’s", ":", ";", ")", "1", "42", "-", "'S"]
+ENDINGS = [
+    "",
+    "",
+    "",
+    ",",
+    ".",
+    "!",
+    "?",
+    "...",
+    "'s",
+    "'t",
+    "'re",
+    "'ve",
+    "'m",
+    "'ll",
+    "'d",
+    "’s",
+    ":",
+    ";",
+    ")",
+    "1",
+    "42",
+    "-",
+    "'S",
+]
 SPACES = [" ", "  ", "\t", "\n", "\u00a0", "\u3000", " \r\n ", "\u2028", "\x85", "\x0b"]
 PIECES = [
     "naïve ", "e\u0301", "e\u0301\u0302", "\u0301", "Å", "\u212b", "\u212a", "İ", "I", "ı", "ß", "ẞ", "ΣΑΣ", "Σ", "ς", "ǅ", "ﬁ", "Ω", "\u2126",

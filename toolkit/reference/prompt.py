@@ -46,7 +46,7 @@ def encode(tokenizer: CLIPTokenizerFast, prompt: str) -> Prompt:
     """Raises PromptError (no_word, follows_marker, inside_word, beyond_cut) for the first marker
     that is misplaced."""
     pieces = prompt.split(MARKER)
-    for before, after, first in zip(pieces, pieces[1:], [True] + [False] * len(pieces)):
+    for before, after, first in zip(pieces, pieces[1:], [True] + [False] * len(pieces), strict=False):
         _check_place(before, after, first)
     marker = tokenizer.convert_tokens_to_ids(MARKER)
     words, positions = [], []

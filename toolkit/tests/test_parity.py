@@ -195,7 +195,9 @@ def with_a_near_tie_turned(pipeline: Pipeline, request: Request, result, pixels,
                 return forced, turned
             tried.append((i, pixel))
     largest = difference(pixels, result.picture).max()
-    pytest.fail(f"pixels differ by up to {largest}, and no near-tie explains it (tried {tried}; parted at {parted[:1]})")
+    pytest.fail(
+        f"pixels differ by up to {largest}, and no near-tie explains it (tried {tried}; parted at {parted[:1]})"
+    )
 
 
 def test_a_near_tie_that_fell_the_other_way_is_found(pipelines, references, monkeypatch):

@@ -212,5 +212,7 @@ def test_transparency_shows_the_paddings_black_and_16_bits_keep_the_high_byte():
 def test_pixel_values_are_clips():
     white = pixel_values(Image.new("RGB", (128, 128), "white"), 64)
     assert white.shape == (3, 64, 64)
-    expected = (1 - torch.tensor([0.48145466, 0.4578275, 0.40821073])) / torch.tensor([0.26862954, 0.26130258, 0.27577711])
+    expected = (1 - torch.tensor([0.48145466, 0.4578275, 0.40821073])) / torch.tensor(
+        [0.26862954, 0.26130258, 0.27577711]
+    )
     assert torch.allclose(white, expected.view(3, 1, 1).expand_as(white), atol=1e-5)
