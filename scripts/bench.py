@@ -29,7 +29,7 @@ PHOTO = 3 << 20
 
 
 def post(url, fields, images):
-    """Sends a form; returns the decoded answer and its seconds. Waits as told when the queue is full."""
+    """Sends a form; returns the decoded answer and its seconds. Tries again when told to."""
     boundary = uuid.uuid4().hex
     body = b"".join(f'--{boundary}\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n'.encode() for k, v in fields.items())
     for name, data in images:
@@ -37,12 +37,17 @@ def post(url, fields, images):
         body += head.encode() + data + b"\r\n"
     body += f"--{boundary}--\r\n".encode()
     request = urllib.request.Request(f"{url}/v1/images/edits", body, {"Content-Type": f"multipart/form-data; boundary={boundary}"})
-    start = time.perf_counter()
-    try:
-        with urllib.request.urlopen(request, timeout=600) as response:
-            answer = json.load(response)
-    except urllib.error.HTTPError as error:
-        sys.exit(f"{error.code}: {error.read().decode()}")
+    for last in (False, False, False, True):
+        start = time.perf_counter()
+        try:
+            with urllib.request.urlopen(request, timeout=600) as response:
+                answer = json.load(response)
+            break
+        except urllib.error.HTTPError as error:
+            again = error.headers.get("Retry-After")
+            if last or not again:
+                sys.exit(f"{error.code}: {error.read().decode()}")
+            time.sleep(float(again))
     seconds = time.perf_counter() - start
     assert base64.b64decode(answer["data"][0]["b64_json"])[1:4] == b"PNG"
     return answer, seconds

@@ -32,6 +32,10 @@ def gateway(*flags):
                 log.seek(0)
                 sys.exit(f"the gateway ended with {process.wait()} before it was ready:\n{log.read()[-4000:]}")
             yield url, process
+        except BaseException:
+            log.seek(0)
+            print(f"the gateway's last words:\n{log.read()[-4000:]}", file=sys.stderr)
+            raise
         finally:
             process.send_signal(signal.SIGTERM)
             process.stdout.close()
