@@ -75,8 +75,9 @@ bench: build venv ## Go benchmarks, then the gateway's own share of time and its
 load: build venv bin/k6 ## k6 against the gateway at FACEDIFFUSER_URL, or one started for it (DURATION=30s)
 	@$(FACEDIFFUSER_PYTHON) scripts/with_gateway.py bin/k6 run --quiet --no-usage-report deploy/k6/smoke.js
 
-goldens: toolkit-venv ## rewrite everything that depends on weights: goldens and the picture sheet
+goldens: build venv toolkit-venv ## rewrite everything that depends on weights: golden files, picture sheet, the README's picture
 	.venv-toolkit/bin/python -m toolkit goldens
+	@$(FACEDIFFUSER_PYTHON) scripts/with_gateway.py sh -c '.venv-toolkit/bin/python -m toolkit sheet --url "$$FACEDIFFUSER_URL" --hero docs/pictures/hero.png'
 
 clean: ## remove what was built (.venv, .venv-toolkit and .run too)
 	rm -rf bin .venv .venv-toolkit .run

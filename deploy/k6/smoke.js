@@ -15,7 +15,7 @@ const lost = new Counter('pictures_lost'); // asked for, answered with 200, and 
 function steady(exec) {
   return {
     exec, executor: 'constant-arrival-rate', rate: Math.round(60 * rate), timeUnit: '60s', duration: __ENV.DURATION || '30s',
-    preAllocatedVUs: 4, maxVUs: 32,
+    preAllocatedVUs: 16, maxVUs: 32,
   };
 }
 
