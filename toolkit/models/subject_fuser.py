@@ -45,6 +45,9 @@ class SubjectFuser(nn.Module):
         self.mlp1 = FuseMLP(2 * width, width, width, residual=False)
         self.mlp2 = FuseMLP(width, width, width, residual=True)
         self.layer_norm = nn.LayerNorm(width)
+        # Untrained, a face shall be heard beside the noun: PyTorch's own scale makes it a fifth as
+        # loud, and the subject model learns to ignore it before it learns to read it.
+        nn.init.normal_(self.mlp1.fc2.weight, std=4 * width**-0.5)
 
     def forward(self, hidden_states: Tensor, image_embeds: Tensor, subject_positions: Tensor) -> Tensor:
         used = subject_positions >= 0

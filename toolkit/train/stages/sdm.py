@@ -1,6 +1,7 @@
 """Stage sdm: the subject model (SDM), from the scene model's weights, on identity-rich data.
 
-The text encoder is the scene model's and stays frozen, so that one serves both.
+The text encoder is the scene model's and stays frozen, so that one serves both; the image encoder
+is that of the attributes stage.
 """
 
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from toolkit.data.store import Dataset
 from toolkit.models import Family
 from toolkit.reference.prompt import encode
+from toolkit.train.attention import Localisation
 from toolkit.train.latents import encode_dataset
 from toolkit.train.loop import Draw, Stage
 from toolkit.train.preview import Method, Request, generate, picture_grid
@@ -24,28 +26,30 @@ class SubjectModelStage(Stage):
     name = "sdm"
     steps = 6000
     batch = 20
-    learning_rate = 5e-4
+    learning_rate = 8e-4
     # Rows of each step: text only is the base row of subject enhancement, null keeps the model
     # usable with plain guidance.
     null, text_only = 0.05, 0.10
+    localisation = 0.02  # weight of the attention loss
 
     def __init__(self, family: Family, datasets: dict[str, Dataset], work_dir: Path) -> None:
         self.family = family
         self.unet = family.unet_sdm.requires_grad_(True)
         self.fuser = family.subject_fuser.requires_grad_(True)
-        self.image_encoder = family.image_encoder.requires_grad_(True)
         self.train = datasets["subjects-train"]
         self.latents = encode_dataset(family, self.train, work_dir / "latents" / "subjects-train.npy")
         self.ids, self.positions = tokenise(family, self.train)
         self.null_ids = torch.tensor(encode(family.tokenizer, "").input_ids)
         self.validation = datasets["subjects-validation"]
         self.schedule = NoiseSchedule()
+        self.attention = Localisation(self.unet)
 
     def networks(self) -> dict[str, nn.Module]:
-        return {"unet_sdm": self.unet, "subject_fuser": self.fuser, "image_encoder": self.image_encoder}
+        return {"unet_sdm": self.unet, "subject_fuser": self.fuser}
 
-    def conditions(self, index: np.ndarray, rows: np.ndarray) -> Tensor:
-        """Augmented text states [B, L, D]; `rows` in [0, 1) says which are null or text only."""
+    def conditions(self, index: np.ndarray, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Augmented text states [B, L, D] and subject positions [B, S]; `rows` in [0, 1) says which
+        are null or text only."""
         slots = self.family.preset.max_subjects
         ids = self.ids[index]
         positions = torch.full((len(index), slots), -1)
@@ -61,24 +65,27 @@ class SubjectModelStage(Stage):
                     references.append(self.train.references[first + k])
         with torch.no_grad():
             states = self.family.text_encoder(ids).last_hidden_state.float()
-        embeds = torch.zeros(len(index) * slots, states.shape[-1])
-        if references:
-            pixels = to_pixel_values(np.stack(references), self.family)
-            found = self.image_encoder(pixels).image_embeds.float()
-            embeds = embeds.index_copy(0, torch.tensor(owners), found)
-        return self.fuser(states, embeds.view(len(index), slots, -1), positions)
+            embeds = torch.zeros(len(index) * slots, states.shape[-1])
+            if references:
+                pixels = to_pixel_values(np.stack(references), self.family)
+                embeds[owners] = self.family.image_encoder(pixels).image_embeds.float()
+        return self.fuser(states, embeds.view(len(index), slots, -1), positions), positions
 
     def loss(self, draw: Draw, batch: int) -> Tensor:
         index = np.sort(draw.numpy.integers(len(self.latents), size=batch))
         latents = torch.from_numpy(self.latents[index]).float()
-        people = torch.from_numpy(self.train.labels[index] > 0).float().unsqueeze(1)
-        weight = 1 + 2 * F.interpolate(people, size=latents.shape[-2:], mode="area")
+        labels = torch.from_numpy(self.train.labels[index])
+        subjects = torch.arange(1, self.family.preset.max_subjects + 1, dtype=labels.dtype).view(1, -1, 1, 1)
+        masks = F.interpolate((labels.unsqueeze(1) == subjects).float(), size=latents.shape[-2:], mode="area")
+        weight = 1 + 2 * masks.sum(dim=1, keepdim=True)
         noise = draw.randn(*latents.shape)
         timesteps = timesteps_of(draw, batch)
-        states = self.conditions(index, draw.numpy.random(batch))
+        states, positions = self.conditions(index, draw.numpy.random(batch))
+        self.attention.maps.clear()
         predicted = self.unet(self.schedule.noisy(latents, noise, timesteps), timesteps, states).sample
         error = ((predicted.float() - noise).square() * weight).mean(dim=(1, 2, 3)) / weight.mean()
-        return (error * self.schedule.weights[timesteps]).mean()
+        error = (error * self.schedule.weights[timesteps]).mean()
+        return error + self.localisation * self.attention.loss(masks, positions)
 
     def extra(self) -> dict:
         return {"scaling_factor": self.family.config["scaling_factor"]}
