@@ -13,13 +13,15 @@ from toolkit.reference.pipeline import Pipeline, Request, Result
 from toolkit.reference.plan import SUBJECT_SCENE_FUSION
 from toolkit.reference.prompt import encode
 
+# Every setting is given, so that a family's defaults can change without its weights.
 CASES = {
-    "no_subject": dict(prompt="a woman on the beach at sunset", seed=3407, num_inference_steps=4),
+    "no_subject": dict(prompt="a woman on the beach at sunset", seed=3407, num_inference_steps=4, guidance_scale=5.0),
     "one_subject": dict(
         prompt="a woman <|image|> reading in the snow at night",
         negative_prompt="a man in a city",
         seed=7,
         num_inference_steps=10,
+        guidance_scale=5.0,
         start_merge_step=2,
         final_step=6,
     ),
