@@ -10,6 +10,13 @@ from toolkit.train.loop import checkpoint_path
 # In this order; a later stage overrides what an earlier one trained.
 STAGES = ("vae", "attributes", "tdm", "sdm", "decoder")
 
+# Chosen on validation pairs with `python -m toolkit bounds`. Fractions of the number of steps.
+DEFAULTS = {"guidance_scale": 3.0, "start_merge_fraction": 0.1, "final_fraction": 0.3}
+INPUT_FIDELITY = {
+    "low": {"start_merge_fraction": 0.2, "final_fraction": 0.5},
+    "high": {"start_merge_fraction": 0.04, "final_fraction": 0.2},
+}
+
 
 def compose(work_dir: Path, preset: Preset = MINI, seed: int = 0, until: str | None = None) -> Family:
     """Averaged weights of every stage that has a checkpoint; random networks for the rest.
@@ -19,6 +26,7 @@ def compose(work_dir: Path, preset: Preset = MINI, seed: int = 0, until: str | N
     """
     work_dir = Path(work_dir)
     family = new_family(seed, preset)
+    family.config |= {"defaults": DEFAULTS, "input_fidelity": INPUT_FIDELITY}
     networks = family.networks()
     for stage in STAGES:
         if stage == until:
