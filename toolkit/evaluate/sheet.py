@@ -21,6 +21,7 @@ from toolkit.evaluate.pairs import SHEET_PROMPTS, Pair, sheet_pairs
 from toolkit.evaluate.scores import BOTH_WIN, TARGETS, both_win, judge_pictures
 
 CELL = 128
+_SCORES = ("<!-- scores -->", "<!-- /scores -->")
 HERO_PROMPTS = (
     "a {noun} <|image|> reading in the snow at night",
     "a {noun} <|image|> at the beach at sunset",
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/pictures/sheet.png"))
     parser.add_argument("--json", type=Path, default=Path("docs/pictures/sheet.json"))
     parser.add_argument("--hero", type=Path, help="also write the README's picture of the sample faces")
+    parser.add_argument("--card", type=Path, help="model card whose scores between two comments are rewritten")
     parser.add_argument("--parallel", type=int, default=2, help="requests at a time")
 
 
@@ -48,6 +50,11 @@ def run(args: argparse.Namespace) -> int:
     draw(pairs, images).save(args.out, optimize=True)
     args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(table(report))
+    if args.card:
+        text = args.card.read_text(encoding="utf-8")
+        before, rest = text.split(_SCORES[0])
+        after = rest.split(_SCORES[1])[1]
+        args.card.write_text(f"{before}{_SCORES[0]}\n{table(report)}\n{_SCORES[1]}{after}", encoding="utf-8")
     if args.hero:
         hero(args.url).save(args.hero, optimize=True)
     return 0 if report["passed"] else 1
