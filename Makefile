@@ -66,7 +66,7 @@ check: ## lint, and fail when formatting or generating changes a committed file
 fuzz: ## run every fuzz test for FUZZTIME (10s)
 	@for target in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n 1 dirname | sort -u); do \
 	  for name in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$target/*_test.go); do \
-	    echo "== $$target $$name"; $(GO) test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) $$target; done; done
+	    echo "== $$target $$name"; $(GO) test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$target; done; done
 
 bench: build venv ## Go benchmarks, then the gateway's own share of time and its memory, as ratios of one run
 	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchmem ./sampler ./fusion ./tritonclient ./gateway/internal/picture
