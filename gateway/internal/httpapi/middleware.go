@@ -83,10 +83,10 @@ func (s *server) observe(c *gin.Context) {
 func (s *server) log(c *gin.Context, n *notes, route string, status int, seconds float64) {
 	level := slog.LevelInfo
 	switch {
+	case route == "/healthz" || route == "/readyz" || route == "/metrics":
+		level = slog.LevelDebug // asked for every few seconds, and "not ready" is an answer, not a fault
 	case status >= 500:
 		level = slog.LevelError
-	case route == "/healthz" || route == "/readyz" || route == "/metrics":
-		level = slog.LevelDebug // asked for every few seconds
 	}
 	attrs := []slog.Attr{
 		slog.String("request_id", n.id), slog.String("method", c.Request.Method), slog.String("route", route),
