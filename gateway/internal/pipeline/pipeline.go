@@ -81,10 +81,9 @@ type Pipeline struct {
 	networks  Networks
 	version   string
 
-	maxRunning int // as configured; 0 = from the batch size
-	slotsOnce  sync.Mutex
-	slots      *semaphore.Weighted // one per picture in its loop, first come first served
-	capacity   int
+	mu       sync.Mutex
+	capacity int                 // pictures at once; 0 until the batch size is known, unless configured
+	slots    *semaphore.Weighted // one per picture in its loop, first come first served; nil until first used
 }
 
 // Options configure a Pipeline.
@@ -108,7 +107,7 @@ func New(o Options) (*Pipeline, error) {
 	}
 	return &Pipeline{
 		family: o.Family, tokenizer: o.Tokenizer, schedule: schedule,
-		networks: o.Networks, version: o.Version, maxRunning: o.MaxRunning,
+		networks: o.Networks, version: o.Version, capacity: o.MaxRunning,
 	}, nil
 }
 
@@ -124,16 +123,15 @@ func (p *Pipeline) Dimensions(ctx context.Context) (Dimensions, error) {
 // Capacity is how many pictures run at once; 1 until the networks have said
 // their batch size.
 func (p *Pipeline) Capacity() int {
-	p.slotsOnce.Lock()
-	defer p.slotsOnce.Unlock()
-	return max(p.capacity, p.maxRunning, 1)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return max(p.capacity, 1)
 }
 
 func (p *Pipeline) runningSlots(dims Dimensions) *semaphore.Weighted {
-	p.slotsOnce.Lock()
-	defer p.slotsOnce.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.slots == nil {
-		p.capacity = p.maxRunning
 		if p.capacity == 0 {
 			p.capacity = max(dims.MaxBatch/2, 1)
 		}
@@ -203,11 +201,11 @@ func (p *Pipeline) Generate(ctx context.Context, r *Request, observe func(Event)
 		return nil, err
 	}
 	slots := p.runningSlots(dims)
-	var once sync.Mutex
+	var observing sync.Mutex
 	emit := func(e Event) {
 		if observe != nil {
-			once.Lock()
-			defer once.Unlock()
+			observing.Lock()
+			defer observing.Unlock()
 			observe(e)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -113,14 +112,14 @@ func (p *Pipeline) Prepare(ctx context.Context, params Params, subjects []*pictu
 		Width: dims.Width, Height: dims.Height,
 	}
 	// The checks run in the order in which a user would want to hear of them.
-	for _, check := range []func() error{
-		func() error { return p.preparePrompt(r, params, dims) },
-		func() error { return p.prepareSettings(r, params, dims) },
-		func() error { return p.preparePlan(r, params) },
-	} {
-		if err := check(); err != nil {
-			return nil, err
-		}
+	if err := p.preparePrompt(r, params, dims); err != nil {
+		return nil, err
+	}
+	if err := p.prepareSettings(r, params, dims); err != nil {
+		return nil, err
+	}
+	if err := p.preparePlan(r, params); err != nil {
+		return nil, err
 	}
 	return r, nil
 }
@@ -262,12 +261,6 @@ func plannedBy(params Params) string {
 		return "final_step"
 	}
 	return ""
-}
-
-// IsInput says whether err is the request's own fault.
-func IsInput(err error) (*InputError, bool) {
-	var input *InputError
-	return input, errors.As(err, &input)
 }
 
 func (r *Request) seed(k int) uint32 { return r.Seed + uint32(k) }

@@ -85,8 +85,8 @@ func TestPrepareRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := p.Prepare(t.Context(), c.params, subjects(c.subjects))
-			input, ok := IsInput(err)
-			if !ok || input.Param != c.param || !strings.Contains(input.Message, c.message) {
+			var input *InputError
+			if !errors.As(err, &input) || input.Param != c.param || !strings.Contains(input.Message, c.message) {
 				t.Errorf("error %#v (%v), want one on %s with %q", err, err, c.param, c.message)
 			}
 		})
@@ -163,7 +163,8 @@ func TestUnreachableNetworksAreNotTheUsersFault(t *testing.T) {
 	down := errors.New("down")
 	p := newPipeline(t, failing{err: down}, 0)
 	_, err := p.Prepare(t.Context(), Params{Prompt: "a beach"}, nil)
-	if _, input := IsInput(err); input || !errors.Is(err, down) {
+	var input *InputError
+	if errors.As(err, &input) || !errors.Is(err, down) {
 		t.Errorf("error %v, want the networks' own", err)
 	}
 }
