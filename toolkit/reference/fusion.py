@@ -35,11 +35,12 @@ def saliency(base: Tensor, cond: Tensor, guidance_scale: float) -> Tensor:
 class Fused:
     """noise [4, h, w]; mask [h, w] uint8, 1 where the SDM won;
     log_saliency_difference [h, w] = log Omega_SDM - log Omega_TDM, whose sign decides: pixels
-    where it is nearly 0 may fall either way in another float arithmetic."""
+    where it is nearly 0 may fall either way in another float arithmetic. Fusions without a mask
+    or a saliency (toolkit.reference.variants) leave them out."""
 
     noise: Tensor
-    mask: Tensor
-    log_saliency_difference: Tensor
+    mask: Tensor | None = None
+    log_saliency_difference: Tensor | None = None
 
 
 def fuse(

@@ -26,8 +26,9 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPTokenizerFast
 
-from toolkit.reference.fusion import Fused, fuse, guide
+from toolkit.reference.fusion import Fused, guide
 from toolkit.reference.image import object_pixels, pixel_values, to_picture
+from toolkit.reference.method import Conditioning, FaceDiffuser
 from toolkit.reference.networks import Networks
 from toolkit.reference.plan import SCENE_CONSTRUCTION, SUBJECT_ENHANCEMENT, make_plan
 from toolkit.reference.prompt import encode, place_markers
@@ -47,15 +48,6 @@ class Request:
     start_merge_step: int | None = None
     final_step: int | None = None
     eta: float | None = None
-
-
-@dataclass(frozen=True)
-class Conditioning:
-    """c_null, c_text, c_aug [L, D]; c_aug is None without subjects."""
-
-    null: Tensor
-    text: Tensor
-    augmented: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -91,8 +83,17 @@ class Pipeline:
         self.tokenizer = CLIPTokenizerFast.from_pretrained(Path(folder) / "tokenizer")
         self.networks = networks
 
-    def generate(self, request: Request, k: int = 0, forced: dict[int, dict[int, int]] | None = None) -> Result:
-        """Picture k of a request. `forced` maps steps to choices of the fusion (see fuse)."""
+    def generate(
+        self,
+        request: Request,
+        k: int = 0,
+        forced: dict[int, dict[int, int]] | None = None,
+        method: FaceDiffuser | None = None,
+    ) -> Result:
+        """Picture k of a request, by the paper's method or one of toolkit.reference.variants.
+
+        `forced` maps steps to choices of the paper's fusion (see fuse)."""
+        method = method or FaceDiffuser(forced or {})
         defaults = self.family["defaults"]
         w = defaults["guidance_scale"] if request.guidance_scale is None else request.guidance_scale
         eta = defaults["eta"] if request.eta is None else request.eta
@@ -111,13 +112,13 @@ class Pipeline:
             if stage != SUBJECT_ENHANCEMENT:
                 tdm = self.networks.unet("unet_tdm", z, float(t), c.null, c.text)
             if stage != SCENE_CONSTRUCTION:
-                sdm = self.networks.unet("unet_sdm", z, float(t), c.text, c.augmented)
+                sdm = self.networks.unet("unet_sdm", z, float(t), *method.subject_rows(c, i, steps))
             if stage == SCENE_CONSTRUCTION:
                 noise = guide(*tdm, w)
             elif stage == SUBJECT_ENHANCEMENT:
                 noise = guide(*sdm, w)
             else:
-                fused = fuse(tdm, sdm, w, (forced or {}).get(i))
+                fused = method.fuse(i, tdm, sdm, w)
                 noise = fused.noise
             step = scheduler.step(noise[None], t, z[None], eta=eta, generator=generator)
             trace.append(_step(stage, int(t), z, tdm, sdm, noise, step.prev_sample[0], fused))

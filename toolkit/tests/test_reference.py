@@ -18,6 +18,7 @@ from toolkit.reference.networks import TorchNetworks
 from toolkit.reference.pipeline import Pipeline, Request
 from toolkit.reference.plan import SCENE_CONSTRUCTION, SUBJECT_ENHANCEMENT, SUBJECT_SCENE_FUSION, Plan, make_plan
 from toolkit.reference.prompt import LENGTH, PromptError, encode, place_markers
+from toolkit.reference.variants import Average, DelayedSubject, FixedMask, RandomMask, boxes
 
 PROMPT = "a woman <|image|> reading in the snow"
 
@@ -59,8 +60,14 @@ def test_plans_of_one_stage_are_stable_diffusion(pipeline, face, bounds, unet, b
     if subjects:
         request = Request(**{**request.__dict__, "start_merge_step": bounds[0], "final_step": bounds[1]})
     ours = pipeline.generate(request)
+    theirs = stable_diffusion(pipeline, unet, ours.conditioning, base, cond, eta=eta)
+    assert torch.allclose(ours.latents, theirs, atol=1e-5)
+
+
+def stable_diffusion(pipeline, unet, conditioning, base, cond, **options):
+    """Latents [4, h, w] of diffusers' pipeline: 6 steps, guidance 4, seed 11."""
     family = pipeline.networks.family
-    theirs = StableDiffusionPipeline(
+    diffusion = StableDiffusionPipeline(
         vae=family.vae.autoencoder,
         text_encoder=family.text_encoder,
         tokenizer=family.tokenizer,
@@ -70,20 +77,91 @@ def test_plans_of_one_stage_are_stable_diffusion(pipeline, face, bounds, unet, b
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    theirs.set_progress_bar_config(disable=True)
-    size = TINY.latent_size * theirs.vae_scale_factor
-    latents = theirs(
-        prompt_embeds=getattr(ours.conditioning, cond)[None],
-        negative_prompt_embeds=getattr(ours.conditioning, base)[None],
+    diffusion.set_progress_bar_config(disable=True)
+    size = TINY.latent_size * diffusion.vae_scale_factor
+    return diffusion(
+        prompt_embeds=getattr(conditioning, cond)[None],
+        negative_prompt_embeds=getattr(conditioning, base)[None],
         num_inference_steps=6,
         guidance_scale=4.0,
-        eta=eta,
         generator=torch.Generator("cpu").manual_seed(11),
         height=size,
         width=size,
         output_type="latent",
+        **options,
     ).images[0]
-    assert torch.allclose(ours.latents, latents, atol=1e-5)
+
+
+@pytest.mark.parametrize(("alpha", "text_steps"), [(1.0, 0), (0.5, 3), (0.3, 4), (0.0, 6)])
+def test_delayed_subject_conditioning_is_stable_diffusion_whose_prompt_changes(pipeline, face, alpha, text_steps):
+    plan = {"num_inference_steps": 6, "guidance_scale": 4.0, "start_merge_step": -1, "final_step": -1}
+    ours = pipeline.generate(Request(PROMPT, [face], seed=11, **plan), method=DelayedSubject(alpha=alpha))
+    c = ours.conditioning
+
+    def augment(_, step, timestep, tensors):
+        return {"prompt_embeds": torch.stack([c.null, c.augmented])} if step + 1 == text_steps else {}
+
+    first = "text" if text_steps else "augmented"
+    theirs = stable_diffusion(
+        pipeline, "unet_sdm", c, "null", first,
+        callback_on_step_end=augment, callback_on_step_end_tensor_inputs=["prompt_embeds"],
+    )  # fmt: skip
+    assert torch.allclose(ours.latents, theirs, atol=1e-5)
+
+
+def test_alpha_is_a_share():
+    with pytest.raises(ValueError, match="0 to 1, not 2"):
+        DelayedSubject(alpha=2)
+
+
+@pytest.fixture
+def predictions():
+    source = torch.Generator().manual_seed(0)
+    return [(torch.randn(4, 16, 16, generator=source), torch.randn(4, 16, 16, generator=source)) for _ in "ab"]
+
+
+def test_the_average_lies_halfway(predictions):
+    tdm, sdm = predictions
+    noise = Average().fuse(0, tdm, sdm, 5.0).noise
+    assert torch.allclose(noise - guide(*tdm, 5.0), guide(*sdm, 5.0) - noise, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", [FixedMask(subjects=2), RandomMask(seed=3)], ids=["fixed", "random"])
+def test_masks_take_every_pixel_from_one_model_whole(predictions, method):
+    tdm, sdm = predictions
+    fused = method.fuse(4, tdm, sdm, 5.0)
+    mask = fused.mask.bool()
+    assert torch.equal(fused.noise[:, mask], guide(*sdm, 5.0)[:, mask])
+    assert torch.equal(fused.noise[:, ~mask], guide(*tdm, 5.0)[:, ~mask])
+    assert 0.3 < mask.float().mean() < 0.7
+
+
+def test_fixed_masks_are_one_box_a_subject():
+    rows = ["".join(map(str, row)) for row in boxes(2, 8, 16).tolist()]
+    assert rows == ["0" * 16] * 2 + ["0111111001111110"] * 6
+    assert boxes(1, 16, 16).sum() == 12 * 12
+
+
+def test_random_masks_depend_on_seed_and_step_alone(predictions):
+    def mask(seed, step):
+        return RandomMask(seed=seed).fuse(step, *predictions, 5.0).mask
+
+    assert torch.equal(mask(1, 2), mask(1, 2))
+    different = [mask(1, 2), mask(1, 3), mask(2, 2), mask(2**32 - 1, 2)]
+    for k, one in enumerate(different):
+        for other in different[k + 1 :]:
+            assert 0.3 < (one != other).float().mean() < 0.7
+
+
+def test_variants_share_the_stages_around_the_fusion(pipeline, face):
+    request = Request(PROMPT, [face], seed=1, num_inference_steps=6, start_merge_step=1, final_step=3)
+    ours = pipeline.generate(request).steps
+    for method in (Average(), FixedMask(subjects=1), RandomMask(seed=1)):
+        steps = pipeline.generate(request, method=method).steps
+        assert [s.stage for s in steps] == [s.stage for s in ours]
+        assert torch.equal(steps[2].latents, ours[2].latents)  # the scene is the same
+        assert torch.equal(steps[2].predictions["sdm_cond"], ours[2].predictions["sdm_cond"])
+        assert not torch.equal(steps[3].latents, ours[3].latents)
 
 
 def test_fusion_takes_every_pixel_from_one_model_whole():
