@@ -49,6 +49,8 @@ type Family struct {
 
 	// PersonNouns are the nouns after which a missing subject marker may be placed.
 	PersonNouns []string `json:"person_nouns"`
+	// Vocabulary is what the networks know; nil for a family that takes any sentence.
+	Vocabulary Vocabulary `json:"vocabulary"`
 	// WeightsSHA256 identifies the networks; golden files and pictures name it.
 	WeightsSHA256 string `json:"weights_sha256"`
 }
@@ -159,6 +161,7 @@ func (f *Family) validate() error {
 		check(ok, "input_fidelity.%s is missing", name)
 		bounds("input_fidelity."+name, b)
 	}
+	faults = append(faults, f.Vocabulary.faults()...)
 	return errors.Join(faults...)
 }
 
