@@ -328,3 +328,14 @@ func BenchmarkEncode(b *testing.B) {
 		}
 	}
 }
+
+func TestWords(t *testing.T) {
+	got := Words("A Woman's T-shirt,\n2 cafe\u0301s \xff!")
+	want := []string{"a", "woman", "t", "shirt", "2", "caf\u00e9s"}
+	if !slices.Equal(got, want) {
+		t.Errorf("words %q, want %q", got, want)
+	}
+	if got := Words(" … "); len(got) != 0 {
+		t.Errorf("words %q of punctuation", got)
+	}
+}

@@ -16,6 +16,18 @@ import (
 //  3. split again by the ByteLevel rule, which only divides a special token's text of step 2 (in
 //     other capitals than the special token itself) into punctuation, letters and punctuation
 
+// Words are the words of a text as the text encoder reads them, in lower case and without what is no
+// letter or number at its beginning: punctuation and endings such as 's.
+func Words(text string) []string {
+	var found []string
+	for word := range words(normalize(strings.ToValidUTF8(text, "\uFFFD"))) {
+		if r, _ := utf8.DecodeRuneInString(word); isLetter(r) || isNumber(r) {
+			found = append(found, word)
+		}
+	}
+	return found
+}
+
 // normalize is step 1. Spaces need not be joined: they only separate words.
 func normalize(text string) string {
 	text = nfc(text)
