@@ -7,8 +7,8 @@
 // The package evaluates no network: it calls them through Networks. It owns
 // every sampling decision, and all the state of a picture, which is one latent.
 //
-// A file per part: prepare.go (what a request means), encode.go, denoise.go,
-// decode.go.
+// A file per part: prepare.go (what a request means), words.go (which words a
+// family knows), encode.go, denoise.go, decode.go.
 package pipeline
 
 import (
@@ -79,6 +79,7 @@ type Pipeline struct {
 	tokenizer *tokenizer.Tokenizer
 	schedule  *sampler.Schedule
 	networks  Networks
+	known     words
 	version   string
 
 	mu       sync.Mutex
@@ -107,7 +108,7 @@ func New(o Options) (*Pipeline, error) {
 	}
 	return &Pipeline{
 		family: o.Family, tokenizer: o.Tokenizer, schedule: schedule,
-		networks: o.Networks, version: o.Version, capacity: o.MaxRunning,
+		networks: o.Networks, known: knownWords(o.Family), version: o.Version, capacity: o.MaxRunning,
 	}, nil
 }
 

@@ -61,7 +61,8 @@ type Request struct {
 	prompt, negative tokenizer.Prompt
 }
 
-// Warning tells the user of something that was changed in a request.
+// Warning tells the user of a part of a request that is served in another way
+// than it says: cut, or not understood.
 type Warning struct {
 	Param   string `json:"param"`
 	Message string `json:"message"`
@@ -153,6 +154,8 @@ func (p *Pipeline) preparePrompt(r *Request, params Params, dims Dimensions) err
 		r.Warnings = append(r.Warnings, Warning{"negative_prompt", fmt.Sprintf(
 			"the negative prompt is longer than %d tokens; this part was cut: %q", dims.Tokens, r.negative.TruncatedText)})
 	}
+	p.warnOfUnknownWords(r, "prompt", r.prompt.Text)
+	p.warnOfUnknownWords(r, "negative_prompt", r.negative.Text)
 	if len(r.prompt.IDs) != dims.Tokens {
 		return fmt.Errorf("pipeline: the tokenizer makes %d tokens, the text encoder takes %d", len(r.prompt.IDs), dims.Tokens)
 	}

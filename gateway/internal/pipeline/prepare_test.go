@@ -25,7 +25,11 @@ func mini(t *testing.T) *family.Family {
 
 func newPipeline(t *testing.T, networks Networks, maxRunning int) *Pipeline {
 	t.Helper()
-	f := mini(t)
+	return pipelineOf(t, mini(t), networks, maxRunning)
+}
+
+func pipelineOf(t *testing.T, f *family.Family, networks Networks, maxRunning int) *Pipeline {
+	t.Helper()
 	tok, err := tokenizer.Load(f.TokenizerDir())
 	if err != nil {
 		t.Fatal(err)
@@ -141,7 +145,9 @@ func TestPreparePlacesMarkers(t *testing.T) {
 }
 
 func TestPrepareWarnsOfACut(t *testing.T) {
-	p := newPipeline(t, unreachable{}, 0)
+	f := mini(t)
+	f.Vocabulary = nil
+	p := pipelineOf(t, f, unreachable{}, 0)
 	long := "a woman <|image|> " + strings.Repeat("very happy ", 50) + "zebra"
 	r, err := p.Prepare(t.Context(), Params{Prompt: long, NegativePrompt: long[len("a woman <|image|> "):]}, subjects(1))
 	if err != nil {
@@ -150,6 +156,65 @@ func TestPrepareWarnsOfACut(t *testing.T) {
 	if len(r.Warnings) != 2 || r.Warnings[0].Param != "prompt" || !strings.Contains(r.Warnings[0].Message, "zebra") || r.Warnings[1].Param != "negative_prompt" {
 		t.Errorf("warnings %+v, want one on prompt and one on negative_prompt that show what was cut", r.Warnings)
 	}
+}
+
+func TestPrepareWarnsOfUnknownWords(t *testing.T) {
+	f := mini(t)
+	f.PersonNouns = []string{"woman", "man"}
+	f.Vocabulary = family.Vocabulary{
+		{Name: "places", Phrases: []string{"at the beach", "in the snow"}},
+		{Name: "clothes", Phrases: []string{"wearing a red T-shirt"}},
+		{Name: "other words", Phrases: []string{"and", "with"}},
+	}
+	p := pipelineOf(t, f, unreachable{}, 0)
+	for name, c := range map[string]struct {
+		params   Params
+		subjects int
+		want     map[string]string // the words, by parameter
+	}{
+		"known":            {Params{Prompt: "A WOMAN <|image|> and a man <|image|>, wearing a red t-shirt, at the beach.", NegativePrompt: "snow"}, 2, nil},
+		"no negative":      {Params{Prompt: "the beach"}, 0, nil},
+		"unknown":          {Params{Prompt: "a woman <|image|> with a Piano, a zebra and a piano"}, 1, map[string]string{"prompt": `"piano", "zebra".`}},
+		"marker placed":    {Params{Prompt: "a tall woman in the snow"}, 1, map[string]string{"prompt": `"tall".`}},
+		"img":              {Params{Prompt: "a woman img in the snow"}, 1, nil},
+		"a noun of others": {Params{Prompt: "a teacher <|image|> in the snow"}, 1, map[string]string{"prompt": `"teacher".`}},
+		"negative prompt":  {Params{Prompt: "the beach", NegativePrompt: "blurry"}, 0, map[string]string{"negative_prompt": `"blurry".`}},
+		"both":             {Params{Prompt: "a zoo", NegativePrompt: "blurry"}, 0, map[string]string{"prompt": `"zoo".`, "negative_prompt": `"blurry".`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := p.Prepare(t.Context(), c.params, subjects(c.subjects))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(r.Warnings) != len(c.want) {
+				t.Errorf("warnings %+v, want %d", r.Warnings, len(c.want))
+			}
+			for _, w := range r.Warnings {
+				words := c.want[w.Param]
+				if words == "" || !strings.Contains(w.Message, ": "+words) || !strings.Contains(w.Message, "/v1/models/mini") {
+					t.Errorf("warning %+v, want the words %s and where the others stand", w, words)
+				}
+			}
+		})
+	}
+
+	t.Run("beyond the cut", func(t *testing.T) {
+		r, err := p.Prepare(t.Context(), Params{Prompt: strings.Repeat("snow ", 500) + "zebra"}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0].Message, "cut") {
+			t.Errorf("warnings %+v, want that of the cut alone", r.Warnings)
+		}
+	})
+
+	t.Run("no vocabulary", func(t *testing.T) {
+		f.Vocabulary = nil
+		r, err := pipelineOf(t, f, unreachable{}, 0).Prepare(t.Context(), Params{Prompt: "a zebra"}, nil)
+		if err != nil || len(r.Warnings) != 0 {
+			t.Errorf("%v, warnings %+v, want none: the family takes any sentence", err, r.Warnings)
+		}
+	})
 }
 
 func TestSeedsWrap(t *testing.T) {
