@@ -76,6 +76,9 @@ func generateCommand(s streams) *cobra.Command {
 In PROMPT, <|image|> follows the noun of each person on an image; the images are given in the same order. Without an image, the picture
 shows the sentence alone.
 
+A small family, such as mini, knows only what it was taught: "vocabulary" in its pipeline.json and in GET /v1/models lists that. A warning
+names the words of PROMPT that are not there.
+
 The pictures come from the gateway at --url; without that flag from one on http://127.0.0.1:8080 if it answers, and otherwise from a
 local Triton that is started for this command and ended with it.
 

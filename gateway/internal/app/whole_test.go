@@ -259,17 +259,49 @@ func TestWholeProgram(t *testing.T) {
 	})
 }
 
-// TestGenerateByItself makes a picture without any gateway running: the command brings its own.
+// smallFamily is mini with a vocabulary of a few words.
+func smallFamily(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range []string{"models", "tokenizer"} {
+		target, err := filepath.Abs(filepath.Join(mini, name))
+		if err == nil {
+			err = os.Symlink(target, filepath.Join(dir, name))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var description map[string]any
+	if err := json.Unmarshal(read(t, filepath.Join(mini, "pipeline.json")), &description); err != nil {
+		t.Fatal(err)
+	}
+	description["vocabulary"] = map[string][]string{"places": {"in a room"}, "other words": {"with", "the"}}
+	text, err := json.Marshal(description)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "pipeline.json"), text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// TestGenerateByItself makes a picture without any gateway running: the command brings its own. It passes the warning on of a word that
+// the family was not taught.
 func TestGenerateByItself(t *testing.T) {
 	env := environment(t)
 	out := filepath.Join(t.TempDir(), "out.jpg")
 	var stderr bytes.Buffer
-	args := []string{"generate", "--family", mini, "--run-dir", t.TempDir(), "-s", alice, "-o", out, "--steps", "4", "a woman <|image|> in the room"}
+	args := []string{"generate", "--family", smallFamily(t), "--run-dir", t.TempDir(), "-s", alice, "-o", out, "--steps", "4", "a woman <|image|> with a zebra in the room"}
 	if err := Run(t.Context(), args, env, io.Discard, &stderr); err != nil {
 		t.Fatalf("%v\n%s", err, &stderr)
 	}
 	if !strings.Contains(stderr.String(), "starting a local Triton") || parameters(t, out).Subjects != 1 {
 		t.Errorf("stderr: %s", &stderr)
+	}
+	if !regexp.MustCompile(`facediffuser: warning: mini .*: "zebra"\.`).MatchString(stderr.String()) {
+		t.Errorf("no warning of the zebra, and of nothing else: %s", &stderr)
 	}
 }
 

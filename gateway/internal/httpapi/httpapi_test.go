@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"github.com/facediffuser/facediffuser/gateway/internal/family"
 	"github.com/facediffuser/facediffuser/gateway/internal/httpapi"
 	"github.com/facediffuser/facediffuser/gateway/internal/job"
 	"github.com/facediffuser/facediffuser/gateway/internal/picture"
@@ -392,6 +393,23 @@ func TestPathsAndMethods(t *testing.T) {
 		want = strings.ReplaceAll(want, `{code=`, `{kind=`)
 		if !bytes.Contains(data, []byte(want)) {
 			t.Errorf("no %s in the metrics", want)
+		}
+	}
+}
+
+// TestVocabularyOfAModel: groups come in the family's order, and a family that takes any sentence has no such key.
+func TestVocabularyOfAModel(t *testing.T) {
+	small := newFake()
+	small.family.Vocabulary = family.Vocabulary{{Name: "times", Phrases: []string{"at night", "at dusk"}}, {Name: "places", Phrases: []string{"at the beach"}}}
+	limited, free := serve(t, small), serve(t, newFake())
+	for _, path := range []string{"/v1/models", "/v1/models/mini"} {
+		resp, data := limited.do(t, "GET", path, "", nil)
+		matchesDocument(t, resp, data)
+		if want := `"vocabulary":{"times":["at night","at dusk"],"places":["at the beach"]}`; !bytes.Contains(data, []byte(want)) {
+			t.Errorf("%s: no %s in %s", path, want, data)
+		}
+		if _, data := free.do(t, "GET", path, "", nil); bytes.Contains(data, []byte("vocabulary")) {
+			t.Errorf("%s: a vocabulary from nowhere: %s", path, data)
 		}
 	}
 }

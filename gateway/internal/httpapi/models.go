@@ -17,6 +17,8 @@ type Model struct {
 	Created int64    `json:"created"`
 	OwnedBy string   `json:"owned_by"`
 	Aliases []string `json:"aliases"` // other names that it answers to
+	// Vocabulary is absent for a family that takes any sentence.
+	Vocabulary family.Vocabulary `json:"vocabulary,omitempty"`
 }
 
 // ModelList is the answer of GET /v1/models.
@@ -26,7 +28,10 @@ type ModelList struct {
 }
 
 func modelOf(f *family.Family) Model {
-	return Model{ID: f.Name, Object: "model", Created: f.Created, OwnedBy: "facediffuser", Aliases: append([]string{}, f.Aliases...)}
+	return Model{
+		ID: f.Name, Object: "model", Created: f.Created, OwnedBy: "facediffuser",
+		Aliases: append([]string{}, f.Aliases...), Vocabulary: f.Vocabulary,
+	}
 }
 
 func unknownModel(name string, f *family.Family) *fault {
