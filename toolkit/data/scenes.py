@@ -7,8 +7,13 @@ from PIL import Image, ImageDraw
 
 from toolkit.data.people import choose
 
-PLACES = ("beach", "snow", "forest", "city", "desert", "room", "moon")
+PLACES = ("beach", "snow", "forest", "city", "desert", "room", "moon", "mountains", "meadow", "underwater")
 TIMES = ("day", "night", "sunset")
+WEATHERS = ("rain", "fog", "snowfall")
+# Places without hours, and those that no weather reaches. "studio" is a plain wall: half of the
+# subject model's pictures, few of the scene model's.
+TIMELESS = ("moon", "underwater", "studio")
+SHELTERED = ("room", "moon", "underwater", "studio")
 # One thing that may stand beside the person, named in the caption when it is there.
 DETAILS = {
     "beach": ("palm tree", "boat", "umbrella"),
@@ -18,7 +23,15 @@ DETAILS = {
     "desert": ("cactus", "pyramid", "tent"),
     "room": ("lamp", "plant", "bookshelf"),
     "moon": ("rocket", "flag", "planet"),
+    "mountains": ("cabin", "fir tree", "goat"),
+    "meadow": ("windmill", "cow", "apple tree"),
+    "underwater": ("fish", "submarine", "coral"),
+    "studio": (),
 }
+WALL_COLOURS = {
+    "red": (214, 84, 78), "orange": (240, 160, 84), "yellow": (244, 218, 110), "green": (120, 184, 120),
+    "blue": (104, 156, 226), "purple": (162, 116, 204), "white": (238, 238, 234), "grey": (140, 142, 148),
+}  # fmt: skip
 
 _SKY = {
     "day": ((96, 176, 240), (206, 234, 252)),
@@ -31,11 +44,14 @@ _LIGHT = {"day": (1.0, 1.0, 1.0), "sunset": (1.0, 0.80, 0.68), "night": (0.42, 0
 
 @dataclass(frozen=True)
 class Scene:
-    """A place (of PLACES), a time (of TIMES) and what stands beside the person, or None."""
+    """A place (of PLACES, or "studio"), a time (of TIMES), what stands beside the person, the weather
+    (of WEATHERS) and the colour of a studio's wall, or None."""
 
     place: str
     time: str
     detail: str | None = None
+    weather: str | None = None
+    wall: str | None = None
 
 
 def draw_scene(rng: np.random.Generator, scene: Scene, size: int) -> Image.Image:
@@ -44,6 +60,8 @@ def draw_scene(rng: np.random.Generator, scene: Scene, size: int) -> Image.Image
     getattr(artist, scene.place)()
     if scene.detail:
         artist.detail(scene.detail)
+    if scene.weather:
+        getattr(artist, scene.weather)()
     return artist.image.resize((size, size), Image.Resampling.BOX)
 
 
@@ -229,6 +247,75 @@ class _Artist:
             x, y, r = self.between(0, 128), self.between(ground + 8, 126), self.between(4, 9)
             self.oval(x, y, r, r * 0.4, (132, 132, 140))
 
+    def mountains(self):
+        horizon = self.between(74, 84)
+        self.sky(horizon)
+        for depth, colour in ((0, (128, 140, 172)), (1, (96, 106, 134))):
+            x = -self.between(0, 24)
+            while x < 128:
+                half = self.between(26, 38)
+                top = self.between(26, 42) + 14 * depth
+                self.shape([(x, horizon + 8), (x + half, top), (x + 2 * half, horizon + 8)], self.lit(colour))
+                cap = (horizon + 8 - top) * 0.28
+                slope = half * 0.28
+                self.shape(
+                    [(x + half, top), (x + half - slope, top + cap), (x + half, top + cap * 0.7), (x + half + slope, top + cap)],
+                    self.lit((248, 250, 255)),
+                )
+                x += half * 1.5
+        self.hills(horizon + 10, 8, self.lit((92, 140, 84)), 1.0)
+
+    def meadow(self):
+        horizon = self.between(64, 74)
+        self.sky(horizon + 8)
+        self.hills(horizon + 4, 10, self.lit((140, 196, 92)), 1.2)
+        self.hills(horizon + 20, 10, self.lit((112, 176, 72)), 0.8)
+        petals = ((250, 250, 250), (246, 90, 110), (250, 214, 70), (190, 110, 220))
+        for _ in range(16):
+            x, y = self.between(0, 128), self.between(horizon + 16, 126)
+            self.oval(x, y, 2.6, 2.6, self.lit(choose(self.rng, petals)))
+            self.oval(x, y, 1, 1, self.lit((250, 200, 60)))
+
+    def underwater(self):
+        self.gradient((70, 190, 220), (10, 64, 130))
+        for _ in range(3):
+            x = self.between(0, 110)
+            self.shape([(x, 0), (x + 14, 0), (x - 6, 90), (x - 26, 90)], (98, 202, 226))
+        ground = self.between(104, 112)
+        self.hills(ground, 6, (214, 190, 130), 1.2)
+        for _ in range(5):
+            x = choose(self.rng, (self.between(2, 26), self.between(102, 126)))
+            height = self.between(24, 46)
+            self.stroke([(x, ground + 6), (x + 4, ground - height / 2), (x - 3, ground - height)], (36, 140, 96), 4)
+        for _ in range(9):
+            x, y, r = self.between(4, 124), self.between(6, 90), self.between(1.6, 3.6)
+            self.oval(x, y, r, r, (196, 236, 246))
+
+    def studio(self):
+        colour = WALL_COLOURS[self.scene.wall]
+        self.gradient(tuple(min(255, c + 14) for c in colour), tuple(int(0.86 * c) for c in colour))
+
+    # -- weather --------------------------------------------------------------------------------
+
+    def blend(self, colour, amount):
+        self.image = Image.blend(self.image, Image.new("RGB", self.image.size, colour), amount)
+        self.pen = ImageDraw.Draw(self.image)
+
+    def rain(self):
+        self.blend({"day": (120, 128, 140), "sunset": (120, 100, 104), "night": (20, 26, 44)}[self.scene.time], 0.45)
+        for _ in range(34):
+            x, y = self.between(-6, 128), self.between(-8, 122)
+            self.stroke([(x, y), (x + 4, y + 12)], (196, 212, 232), 1.4)
+
+    def fog(self):
+        self.blend({"day": (222, 226, 230), "sunset": (232, 206, 190), "night": (96, 104, 124)}[self.scene.time], 0.66)
+
+    def snowfall(self):
+        self.blend((206, 214, 226), 0.25)
+        for _ in range(36):
+            r = self.between(1.2, 2.4)
+            self.oval(self.between(0, 128), self.between(0, 128), r, r, (255, 255, 255))
+
     # -- details --------------------------------------------------------------------------------
 
     def detail(self, name: str):
@@ -345,3 +432,58 @@ class _Artist:
     def _planet(self, x):
         self.oval(x, 44, 11, 11, (232, 170, 96))
         self.stroke([(x - 19, 49), (x + 19, 39)], (246, 222, 170), 3)
+
+    def _goat(self, x):
+        white, dark = self.lit((240, 238, 230)), self.lit((70, 64, 60))
+        for dx in (-9, -4, 5, 9):
+            self.stroke([(x + dx, 96), (x + dx, 110)], dark, 2.5)
+        self.oval(x, 94, 13, 8, white)
+        self.oval(x - 13, 84, 6, 6, white)
+        self.stroke([(x - 13, 80), (x - 8, 72)], dark, 2)
+        self.oval(x - 15, 83, 1.2, 1.2, dark)
+
+    def _windmill(self, x):
+        self.shape([(x - 9, 104), (x - 5, 60), (x + 5, 60), (x + 9, 104)], self.lit((236, 226, 206)))
+        self.shape([(x - 7, 61), (x, 50), (x + 7, 61)], self.lit((176, 66, 54)))
+        for dx, dy in ((14, -14), (14, 14), (-14, -14), (-14, 14)):
+            self.stroke([(x, 58), (x + dx, 58 + dy)], self.lit((250, 250, 246)), 3.5)
+        self.oval(x, 58, 2.5, 2.5, self.lit((90, 70, 56)))
+
+    def _cow(self, x):
+        white, dark = self.lit((248, 246, 240)), self.lit((44, 40, 40))
+        for dx in (-11, -6, 6, 11):
+            self.stroke([(x + dx, 98), (x + dx, 111)], dark, 3)
+        self.oval(x, 94, 16, 10, white)
+        self.oval(x + 4, 91, 6, 5, dark)
+        self.oval(x - 8, 97, 4, 3.5, dark)
+        self.oval(x - 16, 84, 7, 6, white)
+        self.oval(x - 18, 87, 4.5, 3, self.lit((240, 170, 170)))
+        self.oval(x - 16, 82, 1.2, 1.2, dark)
+
+    def _apple_tree(self, x):
+        self.stroke([(x, 76), (x, 110)], self.lit((112, 74, 44)), 6)
+        for dx, dy, r in ((-9, 70, 12), (9, 70, 12), (0, 58, 14)):
+            self.oval(x + dx, dy, r, r, self.lit((62, 140, 62)))
+        for dx, dy in ((-10, 68), (-2, 56), (8, 64), (2, 74)):
+            self.oval(x + dx, dy, 2.6, 2.6, self.lit((220, 44, 44)))
+
+    def _fish(self, x):
+        colour = choose(self.rng, ((250, 150, 40), (246, 84, 96), (250, 220, 70)))
+        y = self.between(36, 70)
+        self.shape([(x + 8, y), (x + 18, y - 8), (x + 18, y + 8)], colour)
+        self.oval(x, y, 12, 8, colour)
+        self.oval(x - 6, y - 2, 2, 2, (20, 20, 30))
+        self.box(x - 1, y - 7, x + 2, y + 7, (255, 255, 255))
+
+    def _submarine(self, x):
+        y = self.between(30, 44)
+        self.box(x - 3, y - 16, x + 5, y - 6, (232, 176, 32))
+        self.oval(x, y, 20, 9, (250, 204, 48))
+        for dx in (-9, 0, 9):
+            self.oval(x + dx, y, 3, 3, (40, 90, 140))
+
+    def _coral(self, x):
+        colour = choose(self.rng, ((240, 92, 120), (250, 140, 84)))
+        self.stroke([(x, 114), (x, 76)], colour, 6)
+        self.stroke([(x, 102), (x - 12, 92), (x - 12, 78)], colour, 5)
+        self.stroke([(x, 94), (x + 11, 86), (x + 11, 70)], colour, 5)

@@ -31,13 +31,12 @@ class Result:
 
     @property
     def score(self) -> float:
-        person = np.mean([self.accuracy[key] for key in ("hair_colour", "skin", "glasses")])
+        person = np.mean([value for key, value in self.accuracy.items() if key != "place"])
         return float((person + self.accuracy["place"]) / 2) * (1.0 if self.both >= 0.5 else 0.5)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, required=True, help="folder of a family")
-    parser.add_argument("--pairs", type=int, default=42)
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--start", type=float, nargs="+", default=[0.1, 0.2, 0.3], help="fractions of the steps")
     parser.add_argument("--final", type=float, nargs="+", default=[0.3, 0.4, 0.6])
@@ -48,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
-    family, judge, pairs = load(args.weights), load_judge(), validation_pairs(args.pairs)
-    requests = [Request(pair.prompt, [pair.reference], pair.seed) for pair in pairs]
+    family, judge, pairs = load(args.weights), load_judge(), validation_pairs(64)
+    requests = [Request(pair.prompt, list(pair.references), pair.seed) for pair in pairs]
     print("| start | final | guidance | " + " | ".join(CLASSES) + " | both win | score |", flush=True)
     print("|--:|--:|--:|" + "--:|" * (len(CLASSES) + 2), flush=True)
     results = []

@@ -1,7 +1,7 @@
-"""Trains the classifiers that judge pictures: hair colour, skin tone, glasses and place.
+"""Trains the classifiers that judge pictures: hair colour, skin tone, glasses, headwear and place.
 
-One small convolutional network on ground-truth pictures of the generator; it shares neither
-weights nor features with the models under test. Pictures are blurred and shifted at random in
+One small convolutional network on ground-truth pictures of the split "metric"; it shares neither
+weights nor features nor people with the models under test. Pictures are blurred and shifted at random in
 training, so that a judge reads what is shown and not how sharp it is. Prints the accuracy on
 pictures of held-out people and writes `judges.safetensors` beside this file.
 """
@@ -24,8 +24,10 @@ CLASSES = {
     "hair_colour": tuple(people.HAIR_COLOURS),
     "skin": tuple(people.SKIN_TONES),
     "glasses": tuple(people.GLASSES),
-    "place": scenes.PLACES,
+    "headwear": tuple(people.HEADWEAR),
+    "place": (*scenes.PLACES, "studio"),
 }
+_UNKNOWN = -100  # what cross_entropy ignores
 WEIGHTS = Path(__file__).with_name("judges.safetensors")
 
 
@@ -73,10 +75,19 @@ def read(judge: Judge, images: np.ndarray) -> list[dict[str, str]]:
 
 
 def _usable(dataset: Dataset) -> tuple[np.ndarray, dict[str, Tensor]]:
-    """Pictures of one person, and the class of each attribute."""
+    """Pictures of one person, and the class of each attribute; _UNKNOWN where the picture does not
+    show it (hair under headwear, colours in a picture with a style)."""
     index = [k for k, s in enumerate(dataset.samples) if len(s["subjects"]) == 1]
-    known = [{**dataset.samples[k]["subjects"][0], "place": dataset.samples[k]["place"]} for k in index]
-    classes = {key: torch.tensor([names.index(s[key]) for s in known]) for key, names in CLASSES.items()}
+
+    def known(sample: dict) -> dict:
+        looks = {} if sample["style"] else sample["subjects"][0]
+        return {**looks, "place": sample["place"]}
+
+    shown = [known(dataset.samples[k]) for k in index]
+    classes = {
+        key: torch.tensor([names.index(s[key]) if s.get(key) else _UNKNOWN for s in shown])
+        for key, names in CLASSES.items()
+    }
     return np.array(index), classes
 
 
@@ -98,22 +109,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--train", type=int, default=14000, help="training samples (of the scenes recipe)")
+    parser.add_argument("--train", type=int, default=12000, help="training samples")
     parser.add_argument("--held-out", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=1)
 
 
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
-    train = build(args.work_dir / "data" / "scenes-train", "scenes", "train", args.train)
+    train = build(args.work_dir / "data" / "scenes-metric", "scenes", "metric", args.train)
     unseen = build(args.work_dir / "data" / "subjects-held_out", "subjects", "held_out", args.held_out)
     judge = train_judge(train, args.steps, args.batch)
     index, classes = _usable(unseen)
     with torch.no_grad():
         parts = [judge(to_pixels(unseen.images[part])) for part in np.array_split(index, max(1, len(index) // 64))]
     for key, truth in classes.items():
-        right = torch.cat([part[key].argmax(dim=1) for part in parts]) == truth
-        print(f"{key}: {float(right.float().mean()):.3f} of {len(truth)} pictures of held-out people")
+        shown = truth != _UNKNOWN
+        right = (torch.cat([part[key].argmax(dim=1) for part in parts]) == truth)[shown]
+        print(f"{key}: {float(right.float().mean()):.3f} of {len(right)} pictures of held-out people")
     state = {k: v.half() if v.is_floating_point() else v for k, v in judge.state_dict().items()}
     save_file(state, args.out)
 

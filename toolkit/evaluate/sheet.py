@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from toolkit.evaluate.examples import NAMES, identity_of
 from toolkit.evaluate.judges import CLASSES, load_judge
-from toolkit.evaluate.pairs import SHEET_PROMPTS, Pair, sheet_pairs
+from toolkit.data.held_out import SHEET
+from toolkit.evaluate.pairs import Pair, sheet_pairs
 from toolkit.evaluate.scores import BOTH_WIN, TARGETS, both_win, judge_pictures
 
 CELL = 128
@@ -68,7 +69,8 @@ def hero(url: str, folder: Path = Path("examples")) -> Image.Image:
         face = Image.open(folder / f"{name}.png").convert("RGB")
         cells.append(face.resize((CELL, CELL), Image.Resampling.LANCZOS))
         for seed, prompt in enumerate(HERO_PROMPTS, 1):
-            pair = Pair(identity, np.asarray(face), prompt.format(noun=identity.noun), {}, seed)
+            text = prompt.format(noun=identity.noun)
+            pair = Pair(name, (identity,), (np.asarray(face),), text, "", {}, seed)
             cells.append(Image.fromarray(edit(url, pair)[0]))
     columns = 2 * (len(HERO_PROMPTS) + 1)
     picture = Image.new("RGB", (columns * CELL, -(-len(cells) // columns) * CELL), "white")
@@ -80,7 +82,7 @@ def hero(url: str, folder: Path = Path("examples")) -> Image.Image:
 def edit(url: str, pair: Pair) -> tuple[np.ndarray, dict]:
     """One picture through POST /v1/images/edits: (uint8 [H, W, 3], the answer's own object)."""
     body = io.BytesIO()
-    Image.fromarray(pair.reference).save(body, "PNG")
+    Image.fromarray(pair.references[0]).save(body, "PNG")
     answer = requests.post(
         f"{url}/v1/images/edits",
         data={"prompt": pair.prompt, "seed": str(pair.seed)},
@@ -132,8 +134,8 @@ def table(report: dict) -> str:
 
 def draw(pairs: list[Pair], images: np.ndarray, blocks: int = 2) -> Image.Image:
     """Reference and the five pictures a row; people in two blocks side by side."""
-    columns = len(SHEET_PROMPTS) + 1
-    people = len(pairs) // len(SHEET_PROMPTS)
+    columns = len(SHEET) + 1
+    people = len(pairs) // len(SHEET)
     rows = -(-people // blocks)
     head, gap = 40, 16
     width = columns * CELL
@@ -142,8 +144,8 @@ def draw(pairs: list[Pair], images: np.ndarray, blocks: int = 2) -> Image.Image:
     for block in range(blocks):
         left = block * (width + gap)
         pen.text((left + 4, 12), "reference", fill="black")
-        for k, (prompt, _) in enumerate(SHEET_PROMPTS):
-            words, line, lines = prompt.replace("{noun} <|image|>", "..").split(), "", []
+        for k, prompt in enumerate(SHEET):
+            words, line, lines = prompt.text.replace("{}", "..").split(), "", []
             for word in words:
                 if len(line) + len(word) > 19:
                     lines.append(line)
@@ -153,9 +155,9 @@ def draw(pairs: list[Pair], images: np.ndarray, blocks: int = 2) -> Image.Image:
                 pen.text((left + (k + 1) * CELL + 4, 1 + 12 * number), text, fill="black")
     for person in range(people):
         x, y = person // rows * (width + gap), head + person % rows * CELL
-        first = person * len(SHEET_PROMPTS)
-        sheet.paste(Image.fromarray(pairs[first].reference).resize((CELL, CELL)), (x, y))
-        for k in range(len(SHEET_PROMPTS)):
+        first = person * len(SHEET)
+        sheet.paste(Image.fromarray(pairs[first].references[0]).resize((CELL, CELL)), (x, y))
+        for k in range(len(SHEET)):
             cell = Image.fromarray(images[first + k])
             sheet.paste(cell if cell.size == (CELL, CELL) else cell.resize((CELL, CELL)), (x + (k + 1) * CELL, y))
     return sheet
