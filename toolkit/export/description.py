@@ -6,9 +6,11 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from toolkit.models import Family
+from toolkit.data import captions
+from toolkit.models import MINI, Family
 
-# Nouns after which the marker of a subject may be placed for the user; singular only.
+# Nouns after which the marker of a subject may be placed for the user, where a family takes any
+# sentence; singular only.
 PERSON_NOUNS = [
     "woman", "man", "girl", "boy", "lady", "gentleman", "guy", "person", "child", "kid", "baby", "teenager",
     "mother", "father", "grandmother", "grandfather", "sister", "brother", "friend",
@@ -55,9 +57,17 @@ def describe(family: Family, schedule: dict, models: Path, pictures: torch.Tenso
         "input_fidelity": {**INPUT_FIDELITY, **config.get("input_fidelity", {})},
         "preview_matrix": matrix,
         "preview_bias": bias,
-        "person_nouns": PERSON_NOUNS,
+        **wording(config["preset"]["name"]),
         "weights_sha256": weights_sha256(models),
     }
+
+
+def wording(preset: str) -> dict:
+    """`person_nouns`, and `vocabulary` (group -> phrases) for the family that has learnt its words
+    from the captions of `toolkit.data` alone; the others take any sentence."""
+    if preset == MINI.name:
+        return {"person_nouns": captions.person_nouns(), "vocabulary": captions.vocabulary()}
+    return {"person_nouns": PERSON_NOUNS}
 
 
 @torch.no_grad()

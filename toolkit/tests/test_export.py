@@ -10,9 +10,10 @@ import onnxruntime
 import pytest
 import torch
 
+from toolkit.data.samples import SCENES, SUBJECTS, make_sample
 from toolkit.export import onnx_file
 from toolkit.export.command import TOLERANCE, check, export, write_budget
-from toolkit.export.description import weights_sha256
+from toolkit.export.description import PERSON_NOUNS, weights_sha256, wording
 from toolkit.export.networks import networks
 from toolkit.export.weights import read_family
 from toolkit.models import TINY, new_family, save
@@ -146,10 +147,24 @@ def test_the_folder_is_what_triton_and_the_gateway_load(exported, tmp_path):
     description = json.loads((out / "pipeline.json").read_text())
     assert description["weights_sha256"] == weights_sha256(out / "models")
     assert description["created"] == 1_700_000_000 and description["object_resolution"] == 128
+    assert description["person_nouns"] == PERSON_NOUNS and "vocabulary" not in description
     shutil.copytree(out / "models", tmp_path / "models", symlinks=True)
     path = tmp_path / "models" / "vae_decoder" / "1" / "model.onnx"
     path.write_bytes(path.read_bytes() + b"\0")
     assert weights_sha256(tmp_path / "models") != description["weights_sha256"]
+
+
+def test_the_mini_family_lists_every_word_that_it_learns():
+    mini = wording("mini")
+    phrases = [phrase for group in mini["vocabulary"].values() for phrase in group]
+    known = set(" ".join(phrases + mini["person_nouns"]).split())
+    for recipe in (SCENES, SUBJECTS):
+        for index in range(40):
+            caption = make_sample(recipe, "train", index).caption
+            words = caption.replace("<|image|>", " ").replace(",", " ").split()
+            assert known.issuperset(words), f"{caption}: {set(words) - known} is not in the vocabulary"
+    for name, group in mini["vocabulary"].items():  # what the gateway refuses
+        assert group and all(group) and len(set(group)) == len(group), name
 
 
 def test_the_budget_goes_into_the_model_card(tmp_path):
