@@ -77,13 +77,18 @@ def article(phrase: str) -> str:
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase
 
 
+def _filled(phrase: str, colour: str | None) -> str:
+    """'a {} wall' with its colour and the article that goes with it."""
+    return phrase.replace("a {}", article(colour)) if "a {}" in phrase else phrase
+
+
 def where(rng: np.random.Generator, scene: Scene, plain: bool = False) -> str:
     """'in the snow at night with a cabin'."""
 
     def word(options):
         return options[0] if plain else choose(rng, options)
 
-    place = word(_PLACES[scene.place]).format(scene.wall)
+    place = _filled(word(_PLACES[scene.place]), scene.wall)
     timeless = scene.place in TIMELESS
     time = "" if timeless else word(_TIMES[scene.time])
     if scene.weather and time in ("in daylight", "on a sunny day", "under the stars"):
@@ -119,7 +124,7 @@ def write_caption(
         parts.append(together + word(_ACTIONS[content.action]))
     worn = [article(content.clothes)] if name_clothes and content.clothes else []
     if content.accessory:
-        worn.append(_ACCESSORIES[content.accessory].format(content.accessory_colour).replace("a orange", "an orange"))
+        worn.append(_filled(_ACCESSORIES[content.accessory], content.accessory_colour))
     wearing = ""
     if worn:
         verb = "wearing" if content.accessory and len(worn) == 1 and plain else word(_WEARING)
@@ -148,7 +153,7 @@ def vocabulary() -> dict[str, list[str]]:
         return list(dict.fromkeys(p for options in table.values() for p in options if p))
 
     details = list(dict.fromkeys(f"with {article(d)}" for options in DETAILS.values() for d in options))
-    walls = [p.format(colour) for colour in WALL_COLOURS for p in dict.fromkeys(_PLACES["studio"])]
+    walls = [_filled(p, colour) for colour in WALL_COLOURS for p in dict.fromkeys(_PLACES["studio"])]
     garments = [article(f"{colour} {kind}") for kind in people.GARMENTS for colour in people.CLOTHES_COLOURS]
     scarves = [article(f"{colour} scarf") for colour in people.CLOTHES_COLOURS]
     return {
