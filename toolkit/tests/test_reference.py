@@ -23,9 +23,8 @@ from toolkit.reference.variants import Average, DelayedSubject, FixedMask, Rando
 PROMPT = "a woman <|image|> reading in the snow"
 
 
-@pytest.fixture(scope="module")
-def pipeline(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("family")
+def tiny_pipeline(folder):
+    """A family's folder without exported networks, and the tiny networks themselves."""
     write_tokenizer(folder / "tokenizer")
     schedule = {key: new_scheduler().config[key] for key in SCHEDULE_KEYS}
     description = {
@@ -37,6 +36,11 @@ def pipeline(tmp_path_factory):
     }
     (folder / "pipeline.json").write_text(json.dumps(description))
     return Pipeline(folder, TorchNetworks(new_family(seed=5, preset=TINY)))
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    return tiny_pipeline(tmp_path_factory.mktemp("family"))
 
 
 @pytest.fixture(scope="module")

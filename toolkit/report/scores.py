@@ -1,0 +1,126 @@
+"""One line a picture, one CSV a row: what a picture scored, and a digest of all that it depends on."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from toolkit.evaluate.metrics import IdentityScore
+from toolkit.evaluate.pairs import Pair
+from toolkit.report.rows import Parameters, Row
+
+SUBJECTS = 2
+COLUMNS = (
+    "pair", "group", "seed", "identity", "own_1", "own_2", "swapped_1", "swapped_2", "faces", "prompt",
+    "seconds", "digest",
+)  # fmt: skip
+
+
+class StaleError(ValueError):
+    """A CSV that was measured on something else than what is there now."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """prompt: cosine of picture and sentence. seconds: wall time of drawing and scoring, divided by the
+    pictures that were in work at a time, so that a row's sum is what the row took."""
+
+    pair: str
+    group: str
+    seed: int
+    match: IdentityScore
+    prompt: float
+    seconds: float
+    digest: str
+
+    @property
+    def identity(self) -> float:
+        return self.match.preservation
+
+    @property
+    def subjects(self) -> int:
+        return len(self.match.own)
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What every score depends on beside its own row and pair. weights: `weights_sha256` of the family's
+    pipeline.json; metrics: a digest of the metric networks."""
+
+    weights: str
+    metrics: str
+
+    def picture(self, row: Row, parameters: Parameters, pair: Pair, where: str) -> str:
+        """Digest of what a picture depends on."""
+        facts = [self.weights, where, row.name, parameters.given(), pair.prompt, pair.seed]
+        sha = hashlib.sha256(json.dumps(facts).encode())
+        for reference in pair.references:
+            sha.update(np.ascontiguousarray(reference).tobytes())
+        return sha.hexdigest()[:12]
+
+    def score(self, row: Row, parameters: Parameters, pair: Pair, where: str) -> str:
+        """Digest of what a score depends on."""
+        return hashlib.sha256(f"{self.picture(row, parameters, pair, where)} {self.metrics}".encode()).hexdigest()[:12]
+
+
+def write(path: Path, scores: Sequence[Score]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(COLUMNS)
+        for s in scores:
+            pad = [""] * (SUBJECTS - s.subjects)
+            swapped = [f"{value:.4f}" for value in s.match.swapped] or [""] * SUBJECTS
+            own = [f"{value:.4f}" for value in s.match.own]
+            table.writerow(
+                [s.pair, s.group, s.seed, f"{s.identity:.4f}", *own, *pad, *swapped, s.match.faces, f"{s.prompt:.4f}"]
+                + [f"{s.seconds:.3f}", s.digest]
+            )
+    part.replace(path)
+
+
+def read(path: Path) -> list[Score]:
+    """Raises StaleError for a file of other columns."""
+    with path.open(newline="", encoding="utf-8") as file:
+        table = csv.DictReader(file)
+        if tuple(table.fieldnames or ()) != COLUMNS:
+            raise StaleError(f"{path} has the columns {table.fieldnames}; expected {list(COLUMNS)}")
+        return [_score(line) for line in table]
+
+
+def _score(line: dict[str, str]) -> Score:
+    own, swapped = (
+        tuple(float(line[f"{name}_{k + 1}"]) for k in range(SUBJECTS) if line[f"{name}_{k + 1}"])
+        for name in ("own", "swapped")
+    )
+    match = IdentityScore(own, swapped, int(line["faces"]))
+    return Score(
+        line["pair"],
+        line["group"],
+        int(line["seed"]),
+        match,
+        float(line["prompt"]),
+        float(line["seconds"]),
+        line["digest"],
+    )
+
+
+def read_fresh(path: Path, digests: Sequence[str]) -> list[Score]:
+    """The scores of exactly the pictures that these digests describe, in order.
+
+    Raises FileNotFoundError, and StaleError that says how much of the file is of something else.
+    """
+    scores = read(path)
+    found = [score.digest for score in scores]
+    if found != list(digests):
+        known = len(set(found) & set(digests))
+        raise StaleError(
+            f"{path} holds {len(found)} pictures, of which {known} are of the {len(digests)} that the present weights, "
+            "parameters, pairs and metric networks ask for"
+        )
+    return scores
