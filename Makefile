@@ -14,7 +14,7 @@ ARGS ?=
 # Tests find the interpreter of the local Triton here, wherever their package lies.
 export FACEDIFFUSER_PYTHON := $(CURDIR)/.venv/bin/python
 
-.PHONY: help run build venv toolkit-venv test test-go bench-once test-toolkit lint check fuzz bench load goldens clean need
+.PHONY: help run build venv toolkit-venv test test-go bench-once test-toolkit lint check fuzz bench load goldens report report-page clean need
 
 help: ## list the targets
 	@echo "make run    a gateway with its own Triton on http://127.0.0.1:8080"
@@ -78,6 +78,12 @@ load: build venv bin/k6 ## k6 against the gateway at FACEDIFFUSER_URL, or one st
 goldens: build venv toolkit-venv ## rewrite everything that depends on weights: golden files, picture sheet, the README's picture
 	.venv-toolkit/bin/python -m toolkit goldens
 	@$(FACEDIFFUSER_PYTHON) scripts/with_gateway.py sh -c '.venv-toolkit/bin/python -m toolkit sheet --url "$$FACEDIFFUSER_URL" --hero docs/pictures/hero.png'
+
+report: build venv toolkit-venv ## measure the paper's tables anew where they are stale and write docs/report (hours; ARGS="--rows full" for a part)
+	@$(FACEDIFFUSER_PYTHON) scripts/with_gateway.py .venv-toolkit/bin/python -m toolkit report $(ARGS)
+
+report-page: toolkit-venv ## rebuild docs/report/index.html from the committed CSVs
+	.venv-toolkit/bin/python -m toolkit report --page-only
 
 clean: ## remove what was built (.venv, .venv-toolkit and .run too)
 	rm -rf bin .venv .venv-toolkit .run
