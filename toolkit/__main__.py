@@ -14,6 +14,7 @@ COMMANDS = {
     "sheet": ("toolkit.evaluate.sheet", "picture sheet and scores through a running gateway"),
     "bounds": ("toolkit.evaluate.bounds", "choose stage bounds and guidance on validation pairs"),
     "examples": ("toolkit.evaluate.examples", "write the sample faces of held-out identities"),
+    "report": ("toolkit.report.command", "measure the paper's tables and write docs/report"),
     "export": ("toolkit.export.command", "networks to ONNX"),
     "goldens": ("toolkit.goldens.command", "write the golden files"),
     "generate": ("toolkit.reference.command", "a picture from the reference pipeline"),
