@@ -1,4 +1,5 @@
-"""Writes a family's networks as ONNX files with Triton's configurations, tokenizer and pipeline.json.
+"""Writes a family's networks as ONNX files with Triton's configurations, tokenizer and pipeline.json,
+and in `training/` what training goes on from: the autoencoder's encoder and the log of the stages.
 
 Every file is checked in ONNX Runtime against PyTorch on the same FP16-rounded weights.
 """
@@ -18,7 +19,9 @@ import torch
 from toolkit.data.samples import SCENES, make_sample
 from toolkit.export import description, onnx_file, triton
 from toolkit.export.networks import Network, networks, round_weights
+from toolkit.export.weights import ENCODER, write_vae_encoder
 from toolkit.models import Family, load
+from toolkit.train import record
 
 MAX_MIB = 64
 TOLERANCE = 1e-4
@@ -79,9 +82,13 @@ def export(family: Family, weights: Path, out: Path, created: int) -> str:
     for name in TOKENIZER_FILES:
         shutil.copyfile(weights / "tokenizer" / name, out / "tokenizer" / name)
     write_description(family, weights, out, created)
+    record.write(out / "training" / record.LOG, family.config["trained"])
     lines = ["| network | parameters (M) | file (MiB) | largest error against PyTorch |", "|---|--:|--:|--:|"]
     lines += [f"| `{name}` | {count:.2f} | {size:.2f} | {error:.1e} |" for name, count, size, error in rows]
     lines.append(f"| all (budget {MAX_MIB} MiB) | {sum(r[1] for r in rows):.2f} | {total / 2**20:.2f} | |")
+    if not family.config.get("random_encoder"):
+        size = write_vae_encoder(family, out).stat().st_size
+        lines.append(f"| `{ENCODER}`, for training only: not served | {size / 2e6:.2f} | {size / 2**20:.2f} | |")
     return "\n".join(lines)
 
 

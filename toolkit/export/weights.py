@@ -2,6 +2,9 @@
 
 The exporter renames, transposes and shares weights. Each ONNX file therefore says in its metadata
 where every parameter went, found by value when it was written.
+
+The autoencoder's encoder serves nothing, so Triton has no file of it. Training needs it, and finds
+it in the family's `training/` folder, beside the log of the stages that made the weights.
 """
 
 import json
@@ -11,14 +14,17 @@ import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from toolkit.export.networks import networks
 from toolkit.models import Family, Preset, new_family
+from toolkit.train import record
 
 PARAMETERS = "pytorch_parameters"
 PRESET = "preset"
-# The autoencoder's other half makes training data only and is not exported.
+ENCODER = Path("training/vae_encoder.safetensors")
+# The autoencoder's other half makes training data only and is not served.
 _UNUSED = ("autoencoder.encoder.", "autoencoder.quant_conv.")
 
 
@@ -53,13 +59,41 @@ def state_dict(path: Path, module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def read_family(folder: Path) -> Family:
-    """The networks of an exported family as PyTorch modules (the autoencoder's encoder is random)."""
-    paths = {path.parents[1].name: path for path in Path(folder).glob("models/*/1/model.onnx")}
+    """The networks of an exported family as PyTorch modules, ready to be trained further.
+
+    Where the family has no file of it, the autoencoder's encoder is random and `config` says so
+    (`random_encoder`). Raises ValueError if a network's file is missing.
+    """
+    folder = Path(folder)
+    paths = {path.parents[1].name: path for path in folder.glob("models/*/1/model.onnx")}
+    if "text_encoder" not in paths:
+        raise ValueError(f"{folder / 'models'} lacks text_encoder/1/model.onnx")
     sizes = _metadata(onnx.load(paths["text_encoder"]), PRESET)
     family = new_family(preset=Preset(**{k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()}))
     for name, network in networks(family).items():
+        if name not in paths:
+            raise ValueError(f"{folder / 'models'} lacks {name}/1/model.onnx")
         network.module.load_state_dict(state_dict(paths[name], network.module))
+    if (encoder := folder / ENCODER).exists():
+        missing, unexpected = family.vae.load_state_dict(load_file(encoder), strict=False)
+        if unexpected or any(name.startswith(_UNUSED) for name in missing):
+            raise ValueError(f"{encoder} is of another autoencoder than the family's")
+    else:
+        family.config["random_encoder"] = True
+    description = json.loads((folder / "pipeline.json").read_text(encoding="utf-8"))
+    family.config["scaling_factor"] = description["scaling_factor"]
+    family.config["weights_sha256"] = description["weights_sha256"]
+    family.config["trained"] = record.read(folder / "training" / record.LOG)
     return family.eval()
+
+
+def write_vae_encoder(family: Family, folder: Path) -> Path:
+    """The autoencoder's encoder in FP16, for read_family; returns the file."""
+    path = folder / ENCODER
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights = {k: v.half().contiguous() for k, v in family.vae.state_dict().items() if k.startswith(_UNUSED)}
+    save_file(weights, path)
+    return path
 
 
 def _metadata(model: onnx.ModelProto, key: str):

@@ -32,10 +32,12 @@ NETWORKS = ("text_encoder", "image_encoder", "subject_fuser", "unet_tdm", "unet_
 
 @dataclass
 class Family:
-    """One instance of every network, the tokenizer and the family's numbers.
+    """One instance of every network, the tokenizer, the noise schedule and the family's numbers.
 
     config: preset (sizes), scaling_factor (latents * scaling_factor have unit variance),
-    image_mean and image_std, trained (stages that have run).
+    image_mean and image_std, trained (records of the stages that have run). Where training began
+    from given weights also `from` (their name) and, if the autoencoder's encoder was not among
+    them, `random_encoder`.
     """
 
     tokenizer: CLIPTokenizerFast
@@ -45,6 +47,7 @@ class Family:
     unet_tdm: UNet2DConditionModel
     unet_sdm: UNet2DConditionModel
     vae: PatchAutoencoder
+    scheduler: DDIMScheduler = field(default_factory=lambda: new_scheduler())
     config: dict = field(default_factory=dict)
 
     @property
@@ -186,7 +189,7 @@ def save(family: Family, folder: Path) -> None:
     family.vae.autoencoder.save_pretrained(folder / "vae")
     (folder / "subject_fuser").mkdir(exist_ok=True)
     save_file(family.subject_fuser.state_dict(), folder / "subject_fuser" / "model.safetensors")
-    new_scheduler().save_pretrained(folder / "scheduler")
+    family.scheduler.save_pretrained(folder / "scheduler")
     # last, so that a folder with family.json is complete
     (folder / "family.json").write_text(json.dumps(family.config, indent=2) + "\n", encoding="utf-8")
 
@@ -206,5 +209,6 @@ def load(folder: Path) -> Family:
         unet_tdm=UNet2DConditionModel.from_pretrained(folder / "unet_tdm"),
         unet_sdm=UNet2DConditionModel.from_pretrained(folder / "unet_sdm"),
         vae=PatchAutoencoder(AutoencoderKL.from_pretrained(folder / "vae"), preset.vae_patch),
+        scheduler=DDIMScheduler.from_pretrained(folder / "scheduler"),
         config=config,
     ).eval()

@@ -26,7 +26,7 @@ class Preset:
     unet_layers: int = 1
     unet_heads: int = 4
     vae_patch: int = 4  # pixels folded into channels before the autoencoder
-    vae_channels: tuple[int, ...] = (128, 192)
+    vae_channels: tuple[int, ...] = (96, 128)
     vae_layers: int = 1
 
     @property

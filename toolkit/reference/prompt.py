@@ -33,8 +33,8 @@ class PromptError(ValueError):
 
 @dataclass(frozen=True)
 class Prompt:
-    """input_ids: 77, padded with end-of-text. positions: index in input_ids of each subject's
-    token, in order. cut_ids: what did not fit. text: the prompt without markers."""
+    """input_ids: 77 (or the length asked for), padded with end-of-text. positions: index in input_ids of
+    each subject's token, in order. cut_ids: what did not fit. text: the prompt without markers."""
 
     input_ids: list[int]
     positions: list[int]
@@ -42,9 +42,9 @@ class Prompt:
     text: str
 
 
-def encode(tokenizer: CLIPTokenizerFast, prompt: str) -> Prompt:
-    """Raises PromptError (no_word, follows_marker, inside_word, beyond_cut) for the first marker
-    that is misplaced."""
+def encode(tokenizer: CLIPTokenizerFast, prompt: str, length: int = LENGTH) -> Prompt:
+    """length: the text encoder's, in tokens. Raises PromptError (no_word, follows_marker, inside_word,
+    beyond_cut) for the first marker that is misplaced."""
     pieces = prompt.split(MARKER)
     for before, after, first in zip(pieces, pieces[1:], [True] + [False] * len(pieces), strict=False):
         _check_place(before, after, first)
@@ -55,13 +55,13 @@ def encode(tokenizer: CLIPTokenizerFast, prompt: str) -> Prompt:
             positions.append(len(words))  # of the word before it, behind start-of-text
         else:
             words.append(token)
-    if positions and positions[-1] > LENGTH - 2:
-        raise PromptError("beyond_cut", f"the marker stands beyond the {LENGTH} tokens of a prompt")
+    if positions and positions[-1] > length - 2:
+        raise PromptError("beyond_cut", f"the marker stands beyond the {length} tokens of a prompt")
     start, end = tokenizer.convert_tokens_to_ids([START_OF_TEXT, END_OF_TEXT])
-    ids = [start, *words[: LENGTH - 2]]
-    ids += [end] * (LENGTH - len(ids))
+    ids = [start, *words[: length - 2]]
+    ids += [end] * (length - len(ids))
     text = re.sub(r"\s+", " ", " ".join(pieces)).strip() if positions else prompt
-    return Prompt(ids, positions, words[LENGTH - 2 :], text)
+    return Prompt(ids, positions, words[length - 2 :], text)
 
 
 def _check_place(before: str, after: str, first: bool) -> None:

@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from toolkit.data.samples import SCENES, SUBJECTS, make_sample
 from toolkit.export import onnx_file
@@ -31,6 +32,7 @@ CONTRACT = {  # ARCHITECTURE.md, "Networks"
     "unet_sdm": ({"sample": LATENTS, "timestep": (), "encoder_hidden_states": (L, D)}, {"noise_pred": LATENTS}),
     "vae_decoder": ({"latents": LATENTS}, {"image": (3, 128, 128)}),
 }
+STAGES = [{"stage": "vae", "steps": 7, "minutes": 0.5}, {"stage": "tdm", "steps": 9, "minutes": 1.5}]
 INTEGERS = {"input_ids", "subject_positions"}
 
 
@@ -39,6 +41,7 @@ def exported(tmp_path_factory):
     """(family of tiny networks, folder of its export, what the export printed)."""
     weights, out = tmp_path_factory.mktemp("weights"), tmp_path_factory.mktemp("exported")
     family = new_family(seed=9, preset=TINY)
+    family.config |= {"scaling_factor": 0.75, "trained": STAGES}
     with torch.no_grad():  # fresh biases are all zero and would hide a lost one
         for network in family.networks().values():
             for parameter in network.parameters():
@@ -62,7 +65,7 @@ def test_names_types_and_shapes(exported, name):
 
 def test_onnx_runtime_equals_pytorch_and_a_wrong_network_is_noticed(exported):
     family, out, table = exported
-    errors = [float(line.split("|")[4]) for line in table.splitlines()[2:-1]]
+    errors = [float(line.split("|")[4]) for line in table.splitlines()[2 : 2 + len(CONTRACT)]]
     assert len(errors) == len(CONTRACT) and max(errors) <= TOLERANCE
     network = networks(family)["unet_tdm"]
     path = out / "models" / "unet_sdm" / "1" / "model.onnx"
@@ -133,8 +136,26 @@ def test_pytorch_gets_its_weights_back_from_the_exported_files(exported):
     for name, network in networks(family).items():
         theirs = networks(back)[name].module.state_dict()
         for key, value in network.module.state_dict().items():
-            if not key.startswith(("autoencoder.encoder.", "autoencoder.quant_conv.")):
-                assert torch.equal(value, theirs[key]), f"{name}: {key}"
+            assert torch.equal(value, theirs[key]), f"{name}: {key}"
+    assert back.config["scaling_factor"] == family.config["scaling_factor"] and "random_encoder" not in back.config
+    assert back.config["trained"] == STAGES
+
+
+def test_the_encoder_lies_outside_what_triton_loads_and_may_be_missing(exported, tmp_path):
+    family, out, table = exported
+    assert not list((out / "models").rglob("*.safetensors"))
+    assert table.splitlines()[-1].startswith("| `training/vae_encoder.safetensors`, for training only")
+    for part in ("models", "pipeline.json"):
+        (tmp_path / part).symlink_to(out / part)
+    back = read_family(tmp_path)
+    assert back.config["random_encoder"] and back.config["trained"] == []
+    theirs, ours = back.vae.state_dict(), family.vae.state_dict()
+    same = {key.split(".")[1] for key, value in ours.items() if torch.equal(value, theirs[key])}
+    assert same == {"decoder", "post_quant_conv"}
+    (tmp_path / "training").mkdir()
+    save_file({"autoencoder.encoder.conv_in.bias": torch.zeros(32)}, tmp_path / "training" / "vae_encoder.safetensors")
+    with pytest.raises(ValueError, match="another autoencoder"):
+        read_family(tmp_path)
 
 
 def test_the_folder_is_what_triton_and_the_gateway_load(exported, tmp_path):

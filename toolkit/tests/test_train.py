@@ -1,41 +1,94 @@
-"""Every stage at tiny size: it runs, resumes to the same weights, and trains what it says."""
+"""Every stage at tiny size on the generated world: it runs, resumes to the same weights, trains what it says."""
+
+import json
+import shutil
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
+from PIL import Image
 
+from toolkit.export.command import export
 from toolkit.models import TINY, load, save
+from toolkit.train import record
 from toolkit.train.checkpoints import STAGES, compose
-from toolkit.train.command import prepare
-from toolkit.train.loop import Options, Stage, checkpoint_path, run_stage
+from toolkit.train.command import Plan, prepare
+from toolkit.train.launch import new_accelerator
+from toolkit.train.loop import Options, checkpoint_path, run_stage
+from toolkit.train.stage import Stage
+from toolkit.train.start import begin
 
 COUNTS = {"scenes-train": 32, "scenes-validation": 18, "subjects-train": 32, "subjects-validation": 18}
+STEPS = 3
+
+
+def train(name, folder, preset=TINY, cut_before=None, **options):
+    """Runs a stage; cut_before: the step whose loss is interrupted."""
+    settings = {"steps": STEPS, "batch": 4, **options.pop("settings", {})}
+    options = Options(folder, checkpoint_seconds=0, **options)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = new_accelerator("bf16")
+    stage = prepare(name, Plan(options, preset, settings, counts=COUNTS), accelerator)
+    if cut_before is not None:
+        forward, calls = stage.forward, []
+
+        def interrupted(batch, draw):
+            if len(calls) == cut_before:
+                raise InterruptedError
+            calls.append(1)
+            return forward(batch, draw)
+
+        stage.forward = interrupted
+    return run_stage(stage, options, accelerator)
+
+
+def changed(before, after):
+    """Names of the networks of which any weight differs."""
+    theirs = after.networks()
+    return {
+        name
+        for name, network in before.networks().items()
+        if any(not torch.equal(v, theirs[name].state_dict()[k]) for k, v in network.state_dict().items())
+    }
+
+
+def assert_same(a, b):
+    assert a["step"] == b["step"] and a["losses"] == b["losses"] and a["names"] == b["names"]
+    for kind in (lambda s: s["weights"], lambda s: s["ema"]["shadow_params"]):
+        for name, x, y in zip(a["names"], kind(a), kind(b), strict=True):
+            assert torch.equal(x, y), name
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    threads, steps = torch.get_num_threads(), Stage.sample_steps
+    torch.set_num_threads(1)
+    Stage.sample_steps = 2
+    yield
+    torch.set_num_threads(threads)
+    Stage.sample_steps = steps
 
 
 @pytest.fixture(scope="module")
-def work_dir(tmp_path_factory):
+def work_dir(tmp_path_factory, small):
     """A work directory in which each stage has run three steps, cut once before the last."""
     folder = tmp_path_factory.mktemp("work")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    Stage.sample_steps, steps = 2, Stage.sample_steps
     for stage in STAGES:
-        options = Options(folder, steps=3, batch=4, checkpoint_seconds=0)
-        cut = prepare(stage, options, TINY, COUNTS)
-        real, calls = cut.loss, []
-
-        def stop_at_third(draw, batch, real=real, calls=calls):
-            calls.append(1)
-            if len(calls) == 3:
-                raise InterruptedError
-            return real(draw, batch)
-
-        cut.loss = stop_at_third
         with pytest.raises(InterruptedError):
-            run_stage(cut, options)
-        run_stage(prepare(stage, options, TINY, COUNTS), options)
-    yield folder
-    Stage.sample_steps = steps
-    torch.set_num_threads(threads)
+            train(stage, folder, cut_before=2)
+        assert torch.load(checkpoint_path(folder, stage))["step"] == 2
+        train(stage, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(work_dir, tmp_path_factory):
+    """The family of the work directory, exported."""
+    weights, out = tmp_path_factory.mktemp("family"), tmp_path_factory.mktemp("exported")
+    family = compose(work_dir, TINY)
+    save(family, weights)
+    export(family, weights, out, created=0)
+    return out
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -46,16 +99,11 @@ def test_a_resumed_stage_reaches_the_same_weights(stage, work_dir, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     for earlier in STAGES[: STAGES.index(stage)]:
         checkpoint_path(tmp_path, earlier).symlink_to(checkpoint_path(work_dir, earlier))
-    options = Options(tmp_path, steps=3, batch=4)
-    whole = run_stage(prepare(stage, options, TINY, COUNTS), options)
-    resumed = torch.load(checkpoint_path(work_dir, stage), weights_only=False)
-    assert whole["step"] == resumed["step"] == 3
-    assert whole["losses"] == resumed["losses"]
-    for kind in ("networks", "ema"):
-        for name, state in whole[kind].items():
-            for key, value in state.items():
-                assert torch.equal(value, resumed[kind][name][key]), f"{kind} {name}.{key}"
-    assert list((tmp_path / "samples" / stage).glob("*.png"))
+    whole = train(stage, tmp_path)
+    assert whole["step"] == STEPS
+    assert_same(whole, torch.load(checkpoint_path(work_dir, stage)))
+    for picture in [*(tmp_path / "samples" / stage).glob("*.png"), tmp_path / "samples" / f"{stage}-loss.png"]:
+        assert Image.open(picture).width > 50
 
 
 def test_stages_train_their_networks_and_no_others(work_dir):
@@ -68,12 +116,7 @@ def test_stages_train_their_networks_and_no_others(work_dir):
     }
     for stage, later in zip(STAGES, [*STAGES[1:], None], strict=True):
         before, after = compose(work_dir, TINY, until=stage), compose(work_dir, TINY, until=later)
-        changed = {
-            name
-            for name, network in before.networks().items()
-            if any(not torch.equal(v, after.networks()[name].state_dict()[k]) for k, v in network.state_dict().items())
-        }
-        assert changed == trains[stage], stage
+        assert changed(before, after) == trains[stage], stage
 
 
 def test_the_last_stage_leaves_latents_alone(work_dir):
@@ -85,6 +128,23 @@ def test_the_last_stage_leaves_latents_alone(work_dir):
     assert before.config["scaling_factor"] == after.config["scaling_factor"]
 
 
+def test_latents_have_unit_variance_by_the_measured_scaling_factor(work_dir):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    plan = Plan(Options(work_dir), TINY, counts=COUNTS)
+    stage = prepare("tdm", plan, new_accelerator("bf16"))
+    assert stage.data.latents.shape == (32, 4, 16, 16)
+    assert abs(stage.data.latents.astype("float32").std() - 1) < 0.1  # measured on other pictures
+
+
+def test_a_new_autoencoder_makes_new_latents(work_dir, tmp_path):
+    (tmp_path / "data").symlink_to(work_dir / "data")
+    shutil.copytree(work_dir / "latents", tmp_path / "latents")
+    path = tmp_path / "latents" / "scenes-train.npy"
+    before = path.read_bytes()
+    train("tdm", tmp_path, settings={"steps": 1})  # no checkpoint of a vae: a random one
+    assert path.read_bytes() != before
+
+
 def test_words_of_no_caption_say_nothing(work_dir):
     family = compose(work_dir, TINY)
     table = family.text_encoder.get_input_embeddings().weight
@@ -94,6 +154,108 @@ def test_words_of_no_caption_say_nothing(work_dir):
     assert table[unused].abs().max() == 0
 
 
+def test_the_log_says_what_every_stage_cost(work_dir):
+    lines = record.read(work_dir / "stages.jsonl")
+    assert [line["stage"] for line in lines] == list(STAGES)
+    for line in lines:
+        assert line["steps"] == STEPS and line["batch"] == 4 and line["from"] is None
+        assert line["minutes"] > 0 and line["peak_memory_mib"] > 100
+    assert set(lines[0]["measured"]) == {"error", "error_on_people"}
+    assert lines[1]["measured"].keys() >= {"hair", "skin", "glasses"}
+    assert record.summary(lines).startswith("5 stages, ")
+
+
+def test_a_finished_stage_is_not_trained_again(work_dir):
+    before = checkpoint_path(work_dir, "decoder").read_bytes()
+    train("decoder", work_dir)
+    assert checkpoint_path(work_dir, "decoder").read_bytes() == before
+    assert len(record.read(work_dir / "stages.jsonl")) == len(STAGES)
+
+
 def test_the_family_of_a_work_directory_can_be_saved_at_any_time(work_dir, tmp_path):
     save(compose(work_dir, TINY), tmp_path / "family")
     assert [t["stage"] for t in load(tmp_path / "family").config["trained"]] == list(STAGES)
+
+
+def test_training_goes_on_from_exported_weights(work_dir, exported, tmp_path):
+    begin(tmp_path, exported)
+    before, family = compose(tmp_path), compose(work_dir, TINY)
+    assert before.preset == TINY and "random_encoder" not in before.config
+    assert before.config["scaling_factor"] == family.config["scaling_factor"]
+    for name, network in family.networks().items():
+        for key, value in network.state_dict().items():
+            if key.startswith(("autoencoder.encoder.", "autoencoder.quant_conv.")):
+                value = value.half().float()
+            assert torch.allclose(value, before.networks()[name].state_dict()[key], atol=1e-3), f"{name}.{key}"
+    (tmp_path / "data").symlink_to(work_dir / "data")
+    train("tdm", tmp_path, settings={"steps": 1})
+    # the subject model has weights of its own by now and keeps them
+    assert changed(before, compose(tmp_path)) == {"unet_tdm", "text_encoder"}
+    log = compose(tmp_path).config["trained"]
+    assert [entry["stage"] for entry in log] == [*STAGES, "tdm"]
+    name = f"tiny@{json.loads((exported / 'pipeline.json').read_text())['weights_sha256'][:12]}"
+    assert [entry["from"] for entry in log] == [None] * 5 + [name]
+
+
+def test_new_words_begin_small_and_known_words_stay(work_dir, exported, tmp_path):
+    begin(tmp_path, exported)
+    (tmp_path / "data").symlink_to(work_dir / "data")
+    start = compose(tmp_path)
+    ids = start.tokenizer("quasar woman", add_special_tokens=False)["input_ids"]
+    new, known, unused = ids[0], ids[-1], start.tokenizer("zebra", add_special_tokens=False)["input_ids"][0]
+    options = Options(tmp_path)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    stage = prepare("tdm", Plan(options, counts=COUNTS), new_accelerator("bf16"))
+    stage.prompts[0].input_ids[1] = new
+    stage.meet_words()
+    table, before = (f.text_encoder.get_input_embeddings().weight for f in (stage, start))
+    assert before[new].abs().max() == 0 and 0 < table[new].abs().max() < 0.1
+    assert torch.equal(before[known], table[known]) and table[unused].abs().max() == 0
+
+
+def test_a_lost_encoder_first_learns_to_invert_the_decoder(work_dir, exported, tmp_path):
+    lacking = tmp_path / "exported"
+    lacking.mkdir()
+    for part in ("models", "tokenizer", "pipeline.json"):
+        (lacking / part).symlink_to(exported / part)
+    folder = tmp_path / "work"
+    begin(folder, lacking)
+    (folder / "data").symlink_to(work_dir / "data")
+    with pytest.raises(ValueError, match="train the vae first"):
+        train("tdm", folder)
+    start = compose(folder).vae.state_dict()
+    assert not torch.equal(
+        start["autoencoder.encoder.conv_in.weight"],
+        compose(work_dir, TINY).vae.state_dict()["autoencoder.encoder.conv_in.weight"],
+    )
+
+    def moved():
+        state = compose(folder).vae.state_dict()
+        return {key.split(".")[1] for key, value in state.items() if not torch.equal(value, start[key])}
+
+    # 15 % of ten steps: the first two
+    with pytest.raises(InterruptedError):
+        train("vae", folder, cut_before=2, settings={"steps": 10})
+    assert moved() == {"encoder", "quant_conv"}
+    with pytest.raises(InterruptedError):
+        train("vae", folder, cut_before=1, settings={"steps": 10})
+    assert moved() == {"encoder", "quant_conv", "decoder", "post_quant_conv"}
+    assert compose(folder).config["scaling_factor"] == compose(work_dir, TINY).config["scaling_factor"]
+    assert "random_encoder" not in compose(folder).config
+
+
+def test_a_work_directory_has_one_beginning(work_dir, exported, tmp_path):
+    with pytest.raises(ValueError, match="began from random weights"):
+        begin(work_dir, exported)
+    begin(tmp_path / "work", exported)
+    begin(tmp_path / "work", exported)  # the same again is fine
+    save(compose(work_dir, TINY), tmp_path / "family")
+    with pytest.raises(ValueError, match="take another --work-dir"):
+        begin(tmp_path / "work", tmp_path / "family")
+    with pytest.raises(ValueError, match="holds no weights to start from"):
+        begin(tmp_path / "third", tmp_path / "work" / "nothing")
+
+
+def test_a_stage_takes_its_own_settings_only(work_dir):
+    with pytest.raises(ValueError, match="stage vae has no setting text_only"):
+        train("vae", work_dir, settings={"text_only": 0.5})

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 
 class _Recorder:
-    """diffusers' plain attention, which also keeps its probabilities."""
+    """diffusers' plain attention, which in training also keeps its probabilities."""
 
     def __init__(self, maps: list[Tensor]) -> None:
         self.maps = maps
@@ -26,12 +26,15 @@ class _Recorder:
         query = heads(attn.to_q(hidden_states))
         key, value = heads(attn.to_k(encoder_hidden_states)), heads(attn.to_v(encoder_hidden_states))
         probabilities = (query @ key.transpose(-1, -2) * attn.scale).float().softmax(dim=-1)
-        # The states' own gradient stays out: a face that looks like every other is easiest to find.
-        still = heads(attn.to_k(encoder_hidden_states.detach()))
-        half = attn.heads // 2
-        looks = (query[:, :half] @ still[:, :half].transpose(-1, -2) * attn.scale).float().softmax(dim=-1)
-        self.maps.append(looks.mean(dim=1))  # [B, pixels, L]
-        mixed = (probabilities.to(value.dtype) @ value).transpose(1, 2).reshape(batch, -1, query.shape[1] * query.shape[3])
+        if torch.is_grad_enabled():
+            # The states' own gradient stays out: a face that looks like every other is easiest to find.
+            still = heads(attn.to_k(encoder_hidden_states.detach()))
+            half = max(1, attn.heads // 2)
+            looks = (query[:, :half] @ still[:, :half].transpose(-1, -2) * attn.scale).float().softmax(dim=-1)
+            self.maps.append(looks.mean(dim=1))  # [B, pixels, L]
+        mixed = (
+            (probabilities.to(value.dtype) @ value).transpose(1, 2).reshape(batch, -1, query.shape[1] * query.shape[3])
+        )
         return attn.to_out[1](attn.to_out[0](mixed))
 
 
@@ -48,9 +51,10 @@ class Localisation:
         """Mean attention to a subject's token outside its mask minus inside, of the last forward.
 
         masks [B, S, h, w] in [0, 1]; positions [B, S], -1 = unused slot. In [-1, 1], lower is
-        better; 0 if no slot is used. Forgets the recorded maps.
+        better; 0 if no slot is used. A subject that is not in the picture (cropped away) has no say.
+        Forgets the recorded maps.
         """
-        used = positions >= 0
+        used = (positions >= 0) & (masks.sum(dim=(2, 3)) > 0)
         total = masks.new_zeros(())
         for attention in self.maps:
             side = round(attention.shape[1] ** 0.5)

@@ -6,11 +6,12 @@ import torch
 
 from toolkit.models import MINI, Family, Preset, new_family
 from toolkit.train.loop import checkpoint_path
+from toolkit.train.start import start_of
 
 # In this order; a later stage overrides what an earlier one trained.
 STAGES = ("vae", "attributes", "tdm", "sdm", "decoder")
 
-# Chosen on validation pairs with `python -m toolkit bounds`. Fractions of the number of steps.
+# Of the mini family, chosen on validation pairs with `python -m toolkit bounds`. Fractions of the number of steps.
 DEFAULTS = {"guidance_scale": 3.0, "start_merge_fraction": 0.1, "final_fraction": 0.3}
 INPUT_FIDELITY = {
     "low": {"start_merge_fraction": 0.2, "final_fraction": 0.5},
@@ -19,14 +20,18 @@ INPUT_FIDELITY = {
 
 
 def compose(work_dir: Path, preset: Preset = MINI, seed: int = 0, until: str | None = None) -> Family:
-    """Averaged weights of every stage that has a checkpoint; random networks for the rest.
+    """Averaged weights of every stage that has a checkpoint; for the rest what the work directory
+    began from, or random networks of the preset.
 
-    until: leave this stage and later ones out. The subject model starts from the scene model's
-    weights as long as it has none of its own.
+    until: leave this stage and later ones out. The subject model has the scene model's weights as
+    long as neither a stage nor the start gave it its own.
     """
     work_dir = Path(work_dir)
-    family = new_family(seed, preset)
-    family.config |= {"defaults": DEFAULTS, "input_fidelity": INPUT_FIDELITY}
+    start = start_of(work_dir)
+    family = start or new_family(seed, preset)
+    if family.preset.name == MINI.name:
+        family.config |= {"defaults": DEFAULTS, "input_fidelity": INPUT_FIDELITY}
+    has_subject_model = start is not None and _differ(family)
     networks = family.networks()
     for stage in STAGES:
         if stage == until:
@@ -34,12 +39,21 @@ def compose(work_dir: Path, preset: Preset = MINI, seed: int = 0, until: str | N
         path = checkpoint_path(work_dir, stage)
         if not path.exists():
             continue
-        saved = torch.load(path, weights_only=False)
-        for name, state in saved["ema"].items():
-            if name in networks:  # heads of the attributes stage are not part of a family
-                networks[name].load_state_dict(state)
-        if stage == "tdm":
+        saved = torch.load(path, map_location="cpu", mmap=True)
+        with torch.no_grad():
+            for name, average in zip(saved["names"], saved["ema"]["shadow_params"], strict=True):
+                network, parameter = name.split(".", 1)
+                if network in networks:  # heads of the attributes stage are not part of a family
+                    networks[network].get_parameter(parameter).copy_(average)
+        if stage == "tdm" and not has_subject_model:
             family.unet_sdm.load_state_dict(family.unet_tdm.state_dict())
-        family.config["scaling_factor"] = saved["extra"].get("scaling_factor", family.config["scaling_factor"])
-        family.config["trained"].append({"stage": stage, "steps": saved["step"], "seconds": round(saved["seconds"])})
+        if stage == "vae":
+            family.config.pop("random_encoder", None)
+        family.config |= saved["config"]
+        family.config["trained"].append(saved["record"])
     return family.eval()
+
+
+def _differ(family: Family) -> bool:
+    ours, theirs = family.unet_sdm.state_dict(), family.unet_tdm.state_dict()
+    return any(not torch.equal(value, theirs[name]) for name, value in ours.items())

@@ -1,59 +1,33 @@
 """The training loop of every stage: deterministic steps, averaged weights, resumable.
 
-Step n draws everything random from (seed, stage, n), so a run that was cut and resumed reaches
+Step n draws everything random from (seed, stage, n, part), so a run that was cut and resumed reaches
 the same weights as one that was not. Only `minutes` breaks that: with a time limit the learning
-rate follows whichever of steps and time is further on.
+rate follows whichever of steps and time is further on. accelerate does the rest: devices, processes,
+mixed precision, accumulated gradients.
 """
 
-import json
 import math
 import os
 import time
-import zlib
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import torch
-from torch import Tensor, nn
+from accelerate import Accelerator
+from accelerate.utils import broadcast, send_to_device
+from diffusers.training_utils import EMAModel
+from torch.utils.data import DataLoader
 from tqdm import tqdm
+
+from toolkit.train import record
+from toolkit.train.draws import Draw, StepBatches
+from toolkit.train.errors import InputError
+from toolkit.train.stage import Stage
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
-
-
-class Workers:
-    """Processes that share a step's batch: each does its part, gradients are averaged.
-
-    One thread a process and one exchange a step. Threads of one process meet at a barrier in
-    every operator, which on cores shared with other work costs ten times the arithmetic.
-    """
-
-    def __init__(self) -> None:
-        on = torch.distributed.is_initialized()
-        self.count = torch.distributed.get_world_size() if on else 1
-        self.rank = torch.distributed.get_rank() if on else 0
-
-    def agree(self, value: float) -> float:
-        """Worker 0's value, in all."""
-        if self.count == 1:
-            return value
-        box = torch.tensor([value], dtype=torch.float64)
-        torch.distributed.broadcast(box, 0)
-        return float(box)
-
-    def average(self, parameters: list[nn.Parameter]) -> None:
-        """Replaces gradients by their mean over the workers; a missing one counts as zero."""
-        if self.count == 1:
-            return
-        grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
-        flat = torch.cat([g.reshape(-1) for g in grads])
-        torch.distributed.all_reduce(flat)
-        flat /= self.count
-        for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            p.grad = part.view_as(p)
 
 
 @dataclass(frozen=True)
@@ -62,183 +36,204 @@ class Options:
 
     minutes: wall-clock limit over all resumed runs of the stage, or None.
     checkpoint_seconds: between two checkpoints; sample_seconds: between two sample sheets.
+    data_workers: processes that read pictures ahead, for each worker; 0 = read between steps.
     """
 
     work_dir: Path
     seed: int = 0
-    steps: int | None = None
     minutes: float | None = None
-    batch: int | None = None  # over all workers
     checkpoint_seconds: float = 120.0
     sample_seconds: float = 240.0
-    bf16: bool = True
-
-
-@dataclass
-class Draw:
-    """Randomness of one step: NumPy for choices, torch for tensors."""
-
-    numpy: np.random.Generator
-    torch: torch.Generator
-
-    @staticmethod
-    def of(seed: int, stage: str, step: int, rank: int = 0) -> "Draw":
-        rng = np.random.default_rng([seed, zlib.crc32(stage.encode()), step, rank])
-        return Draw(rng, torch.Generator().manual_seed(int(rng.integers(2**62))))
-
-    def randn(self, *shape: int) -> Tensor:
-        return torch.randn(*shape, generator=self.torch)
-
-
-class Stage(ABC):
-    """What a stage adds to the loop."""
-
-    name: str
-    steps: int
-    batch: int
-    learning_rate: float
-    ema_decay = 0.999
-    warmup = 100
-    weight_decay = 1e-2
-    sample_steps = 25  # DDIM steps of sample()'s pictures, where it makes any
-
-    @abstractmethod
-    def networks(self) -> dict[str, nn.Module]:
-        """What is trained, by name; frozen parameters have requires_grad False."""
-
-    @abstractmethod
-    def loss(self, draw: Draw, batch: int) -> Tensor:
-        """Scalar loss of one batch."""
-
-    def sample(self, path: Path) -> None:
-        """Writes a picture that shows how far the averaged weights are (called with them loaded)."""
-
-    def extra(self) -> dict:
-        """Numbers that belong to the weights, such as the scaling factor; for the checkpoint."""
-        return {}
-
-
-class Average:
-    """Exponential moving average of trained parameters, bias-corrected by a rising decay."""
-
-    def __init__(self, networks: dict[str, nn.Module], decay: float) -> None:
-        self.networks, self.decay = networks, decay
-        self.shadow = {n: {k: v.detach().clone() for k, v in m.state_dict().items()} for n, m in networks.items()}
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        for name, network in self.networks.items():
-            shadow = self.shadow[name]
-            floats, values = [], []
-            for key, value in network.state_dict().items():
-                if value.is_floating_point():
-                    floats.append(shadow[key])
-                    values.append(value)
-                else:
-                    shadow[key].copy_(value)
-            torch._foreach_lerp_(floats, values, weight)
-
-    def swap(self) -> None:
-        """Exchanges the networks' weights with the averaged ones; call twice to undo."""
-        for name, network in self.networks.items():
-            current = {k: v.detach().clone() for k, v in network.state_dict().items()}
-            network.load_state_dict(self.shadow[name])
-            self.shadow[name] = current
+    data_workers: int = 0
 
 
 def checkpoint_path(work_dir: Path, stage: str) -> Path:
     return Path(work_dir) / "checkpoints" / f"{stage}.pt"
 
 
-def run_stage(stage: Stage, options: Options) -> dict:
-    """Trains from the last checkpoint on, until steps or minutes are used up; returns it."""
-    workers = Workers()
-    steps = options.steps or stage.steps
-    batch = options.batch or stage.batch
-    limit = options.minutes * 60 if options.minutes else math.inf
-    networks = stage.networks()
-    for network in networks.values():
-        network.train()
-    parameters = [p for network in networks.values() for p in network.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True)
-    average = Average(networks, stage.ema_decay)
-    path = checkpoint_path(options.work_dir, stage.name)
-    step, spent, losses = 0, 0.0, []
-    if path.exists():
-        saved = torch.load(path, weights_only=False)
-        step, spent, losses = saved["step"], saved["seconds"], saved["losses"]
-        for name, network in networks.items():
-            network.load_state_dict(saved["networks"][name])
-        average.shadow = saved["ema"]
-        optimizer.load_state_dict(saved["optimizer"])
-    started = time.monotonic() - spent
-    saved_at = sampled_at = time.monotonic()
+def run_stage(stage: Stage, options: Options, accelerator: Accelerator, spent: float = 0.0) -> dict:
+    """Trains from the last checkpoint on, until steps or minutes are used up.
 
-    def checkpoint() -> dict:
-        state = {
-            "step": step,
-            "seconds": time.monotonic() - started,
-            "losses": losses,
-            "networks": {n: m.state_dict() for n, m in networks.items()},
-            "ema": average.shadow,
-            "optimizer": optimizer.state_dict(),
-            "extra": stage.extra(),
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state, path.with_suffix(".part"))
-        os.replace(path.with_suffix(".part"), path)
+    spent: seconds that went into preparing the stage. Returns the checkpoint, in the main process;
+    elsewhere an empty dict. Raises FloatingPointError if the loss is no longer finite.
+    """
+    run = _Run(stage, options, accelerator, spent)
+    try:
+        while (progress := run.progress()) < 1:
+            run.train_step(progress)
+            run.save_in_time()
+        return run.finish()
+    finally:
+        run.bar.close()
+        accelerator.free_memory()
+
+
+class _Run:
+    def __init__(self, stage: Stage, options: Options, accelerator: Accelerator, spent: float) -> None:
+        self.stage, self.options, self.accelerator = stage, options, accelerator
+        stage.to(accelerator.device).train()
+        trained = [(name, p) for name, p in stage.named_parameters() if p.requires_grad]
+        self.names, self.parameters = [name for name, _ in trained], [p for _, p in trained]
+        optimizer = torch.optim.AdamW(
+            self.parameters, lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True
+        )
+        self.ema = EMAModel(self.parameters, decay=stage.ema_decay, foreach=True)
+        self.step, self.seconds, self.losses, self.measured = 0, 0.0, [], {}
+        self.path = checkpoint_path(options.work_dir, stage.name)
+        saved = torch.load(self.path, map_location="cpu") if self.path.exists() else None
+        if saved:
+            self._load(saved)
+        self.first_step = self.step
+        self.model, self.optimizer = accelerator.prepare(stage, optimizer)
+        if saved:
+            self.optimizer.load_state_dict(saved["optimizer"])
+            if accelerator.scaler and saved["scaler"]:
+                accelerator.scaler.load_state_dict(saved["scaler"])
+        self.batches = self._batches()
+        self.started = time.monotonic() - self.seconds - spent
+        self.saved_at = self.sampled_at = time.monotonic()
+        self.bar = tqdm(
+            total=stage.steps, initial=self.step, desc=stage.name, mininterval=5, unit="step",
+            disable=not accelerator.is_main_process,
+        )  # fmt: skip
+
+    def _load(self, saved: dict) -> None:
+        if saved["names"] != self.names:
+            raise InputError(
+                f"{self.path} trained other parameters than this run would: give the options of its first run, or "
+                "another --work-dir"
+            )
+        self.step, self.seconds = saved["step"], saved["seconds"]
+        self.losses, self.measured = saved["losses"], saved["record"]["measured"]
+        with torch.no_grad():
+            for parameter, value in zip(self.parameters, saved["weights"], strict=True):
+                parameter.copy_(value)
+        self.ema.load_state_dict(saved["ema"])
+        self.ema.to(self.accelerator.device)
+
+    def _batches(self):
+        parts = self.accelerator.num_processes * self.accelerator.gradient_accumulation_steps
+        batch, rest = divmod(self.stage.batch, parts)
+        if rest or not batch:
+            raise InputError(
+                f"a batch of {self.stage.batch} pictures does not divide by {parts} "
+                "(workers times accumulated gradients): change --batch"
+            )
+        self.parts = range(self.accelerator.process_index, parts, self.accelerator.num_processes)
+        sampler = StepBatches(
+            len(self.stage.examples), batch, self.options.seed, self.stage.name, self.step, self.parts
+        )
+        return iter(DataLoader(self.stage.examples, batch_sampler=sampler, num_workers=self.options.data_workers))
+
+    def progress(self) -> float:
+        """In [0, 1] of the steps or of the minutes, whichever is further; the same in all processes."""
+        progress = self.step / self.stage.steps
+        if self.options.minutes:
+            elapsed = (time.monotonic() - self.started) / (60 * self.options.minutes)
+            device = self.accelerator.device
+            progress = float(broadcast(torch.tensor(max(progress, elapsed), dtype=torch.float32, device=device)))
+            if progress > 0:
+                self.bar.total = round(self.step / min(progress, 1.0)) or None  # for the time that is left
+        return progress
+
+    def train_step(self, progress: float) -> None:
+        stage, accelerator = self.stage, self.accelerator
+        stage.begin_step(progress)
+        rate = stage.learning_rate * min(1.0, (self.step + 1) / stage.warmup) * (0.02 + 0.98 * _cosine(progress))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        total = 0.0
+        for part in self.parts:
+            batch = send_to_device(next(self.batches), accelerator.device)
+            with accelerator.accumulate(self.model):
+                loss = self.model(batch, Draw.of(self.options.seed, stage.name, self.step, part))
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(self.parameters, 1.0)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            total += float(loss.detach())
+        if not math.isfinite(total):
+            raise FloatingPointError(f"the loss of step {self.step} is {total}: try a lower --learning-rate")
+        self.ema.step(self.parameters)
+        self.step += 1
+        self.losses.append(total / len(self.parts))
+        self.bar.update()
+        self.bar.set_postfix_str(f"loss {np.mean(self.losses[-100:]):.4f}", refresh=False)
+
+    def save_in_time(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        if time.monotonic() - self.sampled_at > self.options.sample_seconds:
+            self.show()
+            self.sampled_at = time.monotonic()
+        if time.monotonic() - self.saved_at > self.options.checkpoint_seconds:
+            self.checkpoint()
+            self.saved_at = time.monotonic()
+
+    def finish(self) -> dict:
+        peak = torch.tensor(record.peak_memory_mib(), device=self.accelerator.device)
+        peak = round(float(self.accelerator.reduce(peak, "sum")))
+        if not self.accelerator.is_main_process:
+            return {}
+        if self.step == 0:
+            raise InputError(f"{self.options.minutes} minutes were over before the first step: give more --minutes")
+        if self.step == self.first_step:
+            self.bar.write(f"{self.stage.name} is complete: {self.step} steps")
+            return torch.load(self.path, map_location="cpu")
+        self.show()
+        state = self.checkpoint(peak)
+        record.append(Path(self.options.work_dir) / record.LOG, state["record"])
         return state
 
-    def show() -> None:
-        folder = Path(options.work_dir) / "samples" / stage.name
-        folder.mkdir(parents=True, exist_ok=True)
-        draw_losses(losses, folder.parent / f"{stage.name}-loss.png", stage.name)
-        average.swap()
-        for network in networks.values():
-            network.eval()
-        with torch.no_grad():
-            stage.sample(folder / f"{step:06d}.png")
-        for network in networks.values():
-            network.train()
-        average.swap()
+    def checkpoint(self, peak: int | None = None) -> dict:
+        """Written beside the last one first, so that a cut leaves one of them whole."""
+        self.seconds = time.monotonic() - self.started
+        scaler = self.accelerator.scaler
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "losses": self.losses,
+            "names": self.names,
+            "weights": [p.detach() for p in self.parameters],
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler else None,
+            "config": self.stage.family_config(),
+            "record": {
+                "stage": self.stage.name,
+                "steps": self.step,
+                "batch": self.stage.batch,
+                "workers": self.accelerator.num_processes,
+                "minutes": round(self.seconds / 60, 3),
+                "peak_memory_mib": peak,
+                "peak_device_memory_mib": record.peak_device_memory_mib(self.accelerator.device),
+                "precision": self.accelerator.mixed_precision,
+                "loss": round(float(np.mean(self.losses[-200:])), 5),
+                "measured": self.measured,
+                "from": self.stage.family.config.get("from"),
+            },
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, self.path.with_suffix(".part"))
+        os.replace(self.path.with_suffix(".part"), self.path)
+        return state
 
-    bar = tqdm(total=steps, initial=step, desc=stage.name, mininterval=10, disable=workers.rank > 0)
-    while (progress := workers.agree(max(step / steps, (time.monotonic() - started) / limit))) < 1:
-        rate = stage.learning_rate * min(1.0, (step + 1) / stage.warmup) * (0.02 + 0.98 * _cosine(progress))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
-            loss = stage.loss(Draw.of(options.seed, stage.name, step, workers.rank), batch // workers.count)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        workers.average(parameters)
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        step += 1
-        average.update(step)
-        losses.append(float(loss.detach()))
-        bar.update()
-        bar.set_postfix_str(f"loss {np.mean(losses[-100:]):.4f}", refresh=False)
-        if workers.rank > 0:
-            continue
-        now = time.monotonic()
-        if now - saved_at > options.checkpoint_seconds:
-            checkpoint()
-            saved_at = time.monotonic()
-        if now - sampled_at > options.sample_seconds:
-            show()
-            sampled_at = time.monotonic()
-    bar.close()
-    if workers.rank > 0:
-        return {}
-    show()
-    state = checkpoint()
-    log = {"stage": stage.name, "steps": step, "minutes": round(state["seconds"] / 60, 1), "batch": batch,
-           "loss": round(float(np.mean(losses[-200:])), 5), "extra": state["extra"]}  # fmt: skip
-    with (Path(options.work_dir) / "stages.jsonl").open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps(log) + "\n")
-    return state
+    @torch.no_grad()
+    def show(self) -> None:
+        """Loss curve and sample sheet, with the averaged weights."""
+        folder = Path(self.options.work_dir) / "samples" / self.stage.name
+        folder.mkdir(parents=True, exist_ok=True)
+        draw_losses(self.losses, folder.parent / f"{self.stage.name}-loss.png", self.stage.name)
+        self.ema.store(self.parameters)
+        self.ema.copy_to(self.parameters)
+        self.stage.eval()
+        self.measured = self.stage.sample(folder / f"{self.step:06d}.png")
+        self.stage.train()
+        self.ema.restore(self.parameters)
+        if self.measured:
+            text = ", ".join(f"{name} {value}" for name, value in self.measured.items())
+            self.bar.write(f"{self.stage.name}, step {self.step}: {text}")
 
 
 def _cosine(progress: float) -> float:
@@ -248,12 +243,17 @@ def _cosine(progress: float) -> float:
 
 
 def draw_losses(losses: list[float], path: Path, title: str) -> None:
+    """Every step's loss, pale, and the mean over a hundredth of the steps."""
     values = np.asarray(losses)
-    window = max(1, len(values) // 200)
-    smooth = values[: len(values) // window * window].reshape(-1, window).mean(axis=1)
+    window = max(1, len(values) // 100)
+    smooth = np.convolve(values, np.full(window, 1 / window), mode="valid")
     figure, axes = plt.subplots(figsize=(6, 3.5))
-    axes.plot(np.arange(len(smooth)) * window, smooth)
-    axes.set(title=title, xlabel="step", ylabel="loss", yscale="log")
+    axes.plot(values, color="tab:blue", alpha=0.2, linewidth=0.5)
+    axes.plot(np.arange(len(smooth)) + (window - 1) / 2, smooth, color="tab:blue")
+    low, high = np.percentile(values, [0.5, 99.5])
+    axes.set(title=title, xlabel="step", ylabel="loss")
+    if low > 0:
+        axes.set(yscale="log", ylim=(low * 0.9, high * 1.1))
     figure.tight_layout()
     figure.savefig(path, dpi=80)
     plt.close(figure)

@@ -4,23 +4,26 @@ The reference pipeline (toolkit.reference) is the readable one and makes one pic
 this one differs only in doing many at once, without parity to the last bit.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from diffusers import DDIMScheduler
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from toolkit.models import Family
-from toolkit.models.family import new_scheduler
 from toolkit.reference.fusion import fuse, guide
 from toolkit.reference.prompt import encode
-from toolkit.train.pixels import to_image
+from toolkit.train.launch import half_precision
+from toolkit.train.pixels import to_image, to_pixel_values
 
 
 @dataclass(frozen=True)
 class Request:
-    """prompt with markers, one uint8 [64, 64, 3] reference a marker, seed."""
+    """prompt with markers, one uint8 [R, R, 3] reference of the image encoder's size a marker, seed."""
 
     prompt: str
     references: list[np.ndarray]
@@ -46,18 +49,34 @@ class Generated:
 
 
 @torch.no_grad()
-def generate(family: Family, requests: list[Request], method: Method, batch: int = 16) -> Generated:
+def generate(
+    family: Family, requests: list[Request], method: Method, batch: int = 16, device: torch.device | str = "cpu"
+) -> Generated:
     """Pictures of all requests; deterministic in each request's seed."""
-    parts = [_generate(family, requests[k : k + batch], method) for k in range(0, len(requests), batch)]
+    with _gathered(family, torch.device(device)):
+        parts = [_generate(family, requests[k : k + batch], method) for k in range(0, len(requests), batch)]
     return Generated(np.concatenate([p.images for p in parts]), np.concatenate([p.sdm_shares for p in parts], axis=1))
+
+
+@contextmanager
+def _gathered(family: Family, device: torch.device) -> Iterator[None]:
+    """All networks on one device; in training, those that a stage does not need wait elsewhere."""
+    homes = {network: next(network.parameters()).device for network in family.networks().values()}
+    for network in homes:
+        network.to(device)
+    try:
+        yield
+    finally:
+        for network, home in homes.items():
+            network.to(home)
 
 
 def _generate(family: Family, requests: list[Request], method: Method) -> Generated:
     null, text, augmented = _conditions(family, requests)
-    size = family.preset.latent_size
-    noise = [torch.randn(1, 4, size, size, generator=torch.Generator().manual_seed(r.seed)) for r in requests]
-    latents = torch.cat(noise)
-    scheduler = new_scheduler()
+    size, channels = family.preset.latent_size, family.unet_tdm.config.in_channels
+    noise = [torch.randn(1, channels, size, size, generator=torch.Generator().manual_seed(r.seed)) for r in requests]
+    latents = torch.cat(noise).to(null.device)
+    scheduler = DDIMScheduler.from_config(family.scheduler.config)
     scheduler.set_timesteps(method.steps)
     subjects = any(r.references for r in requests)
     shares = []
@@ -78,30 +97,30 @@ def _generate(family: Family, requests: list[Request], method: Method) -> Genera
         else:
             predicted = guide(*(tdm or sdm), method.guidance_scale)
         latents = scheduler.step(predicted, t, latents).prev_sample
-    with torch.autocast("cpu", torch.bfloat16):
+    with half_precision(latents.device):
         images = family.vae.decode(latents / family.config["scaling_factor"])
     return Generated(to_image(images), np.array(shares).reshape(len(shares), len(requests)))
 
 
 def _predict(unet, latents: Tensor, t: Tensor, base: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
-    with torch.autocast("cpu", torch.bfloat16):
+    with half_precision(latents.device):
         rows = unet(latents.repeat(2, 1, 1, 1), t, torch.cat([base, cond])).sample.float()
     return rows.chunk(2)
 
 
 def _conditions(family: Family, requests: list[Request]) -> tuple[Tensor, Tensor, Tensor]:
-    prompts = [encode(family.tokenizer, r.prompt) for r in requests]
-    ids = torch.tensor([encode(family.tokenizer, "").input_ids] + [p.input_ids for p in prompts])
-    states = family.text_encoder(ids).last_hidden_state
+    length, slots = family.preset.max_length, family.preset.max_subjects
+    device = next(family.text_encoder.parameters()).device
+    prompts = [encode(family.tokenizer, r.prompt, length) for r in requests]
+    ids = torch.tensor([encode(family.tokenizer, "", length).input_ids] + [p.input_ids for p in prompts])
+    states = family.text_encoder(ids.to(device)).last_hidden_state
     null, text = states[:1].expand(len(requests), -1, -1), states[1:]
-    slots = family.preset.max_subjects
-    embeds = torch.zeros(len(requests), slots, states.shape[-1])
-    positions = torch.full((len(requests), slots), -1)
-    mean, std = (torch.tensor(family.config[k]).view(3, 1, 1) for k in ("image_mean", "image_std"))
+    embeds = torch.zeros(len(requests), slots, states.shape[-1], device=device)
+    positions = torch.full((len(requests), slots), -1, device=device)
     for b, request in enumerate(requests):
         for k, reference in enumerate(request.references):
-            pixels = torch.tensor(reference).permute(2, 0, 1).float() / 255
-            embeds[b, k] = family.image_encoder(((pixels - mean) / std)[None]).image_embeds[0]
+            pixels = to_pixel_values(reference[None], family).to(device)
+            embeds[b, k] = family.image_encoder(pixels).image_embeds[0]
             positions[b, k] = prompts[b].positions[k]
     return null, text, family.subject_fuser(text, embeds, positions)
 

@@ -2,7 +2,8 @@
 
 from importlib import import_module
 
-# stage -> (module, class); a class is called with (family, datasets)
+from toolkit.train.stage import Stage
+
 _STAGES = {
     "vae": ("autoencoder", "AutoencoderStage"),
     "attributes": ("attributes", "AttributesStage"),
@@ -12,6 +13,6 @@ _STAGES = {
 }
 
 
-def stage_class(name: str):
+def stage_class(name: str) -> type[Stage]:
     module, cls = _STAGES[name]
     return getattr(import_module(f"{__name__}.{module}"), cls)

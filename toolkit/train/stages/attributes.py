@@ -1,7 +1,7 @@
 """Stage attributes: the image encoder learns what makes an identity before it must help to paint.
 
-Linear heads on the image embedding tell hair style, colours, skin, glasses and beard; they are
-thrown away afterwards. Without this the encoder would have to find out through the noise loss.
+Linear heads on the image embedding tell hair, colours, skin, glasses and so on; they are thrown
+away afterwards. Without this the encoder would have to find out through the noise loss.
 """
 
 from pathlib import Path
@@ -12,31 +12,18 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from toolkit.data import people
-from toolkit.data.store import Dataset
 from toolkit.models import Family
-from toolkit.train.loop import Draw, Stage
+from toolkit.train.draws import Draw
+from toolkit.train.errors import InputError
+from toolkit.train.pictures import Examples, Pictures
+from toolkit.train.pixels import to_pixel_values
+from toolkit.train.stage import Data, Stage
 
-CLASSES = {
-    "hair_colour": tuple(people.HAIR_COLOURS),
-    "skin": tuple(people.SKIN_TONES),
-    "glasses": tuple(people.GLASSES),
-    "hair": tuple(h.name.lower() for h in people.LONG_HAIR + people.SHORT_HAIR),
-    "beard": ("none", *(b.name.lower() for b in people.BEARDS)),
-}
+_UNKNOWN = -1  # of an attribute that cannot be seen
 
 
-def class_indices(dataset: Dataset) -> np.ndarray:
-    """[M, attributes] of all references of a data set, in order."""
-    subjects = [subject for sample in dataset.samples for subject in sample["subjects"]]
-    return np.array([[names.index(s[key]) for key, names in CLASSES.items()] for s in subjects])
-
-
-def to_pixel_values(references: np.ndarray, family: Family) -> Tensor:
-    """uint8 [B, 64, 64, 3] to the encoder's normalised [B, 3, 64, 64]."""
-    values = torch.from_numpy(np.ascontiguousarray(references)).permute(0, 3, 1, 2).float() / 255
-    mean, std = (torch.tensor(family.config[k]).view(3, 1, 1) for k in ("image_mean", "image_std"))
-    return (values - mean) / std
+class NoLabelsError(InputError):
+    """The pictures say nothing about their subjects' attributes."""
 
 
 class AttributesStage(Stage):
@@ -44,40 +31,60 @@ class AttributesStage(Stage):
     steps = 2500
     batch = 64
     learning_rate = 6e-4
+    recipe = "subjects"
 
-    def __init__(self, family: Family, datasets: dict[str, Dataset], work_dir: Path) -> None:
-        self.family = family
-        self.encoder = family.image_encoder.requires_grad_(True)
-        width = family.preset.width
-        self.heads = nn.ModuleDict({key: nn.Linear(width, len(names)) for key, names in CLASSES.items()})
-        self.train, self.validation = datasets["subjects-train"], datasets["subjects-validation"]
-        self.train_classes = torch.from_numpy(class_indices(self.train))
-        self.validation_classes = torch.from_numpy(class_indices(self.validation))
+    def __init__(self, family: Family, data: Data, settings: dict | None = None) -> None:
+        super().__init__(family, data, settings)
+        self.classes = data.train.attribute_classes()
+        if not self.classes:
+            raise NoLabelsError("the pictures' subjects have no attribute labels (metadata.jsonl: subjects)")
+        self.image_encoder = family.image_encoder.requires_grad_(True)
+        width = family.image_encoder.config.projection_dim
+        self.heads = nn.ModuleDict({name: nn.Linear(width, len(names)) for name, names in self.classes.items()})
+        owners, classes = self.labelled(data.train)
+        self.examples = Examples(
+            len(owners), references=lambda k: data.train.reference(*owners[k]), classes=classes.__getitem__
+        )
 
-    def networks(self) -> dict[str, nn.Module]:
-        return {"image_encoder": self.encoder, "heads": self.heads}
+    def labelled(self, pictures: Pictures) -> tuple[list[tuple[int, int]], Tensor]:
+        """(picture, subject) of every subject, and its classes [M, attributes]."""
+        subjects = [((i, k), s) for i, found in enumerate(pictures.subjects) for k, s in enumerate(found)]
+        rows = [[self.class_of(name, s.get(name)) for name in self.classes] for _, s in subjects]
+        return [owner for owner, _ in subjects], torch.tensor(rows)
 
-    def logits(self, references: np.ndarray) -> list[Tensor]:
-        embeds = self.encoder(to_pixel_values(references, self.family)).image_embeds
+    def class_of(self, name: str, value: str | None) -> int:
+        if value is None:
+            return _UNKNOWN
+        if value not in self.classes[name]:
+            raise InputError(f"{name} is {value!r}, which is none of {', '.join(self.classes[name])}")
+        return self.classes[name].index(value)
+
+    def logits(self, references: Tensor) -> list[Tensor]:
+        embeds = self.image_encoder(to_pixel_values(references, self.family)).image_embeds
         embeds = F.layer_norm(embeds.float(), embeds.shape[-1:])
-        return [head(embeds) for head in self.heads.values()]
+        return [head(embeds).float() for head in self.heads.values()]
 
-    def loss(self, draw: Draw, batch: int) -> Tensor:
-        index = np.sort(draw.numpy.integers(len(self.train_classes), size=batch))
-        references = self.train.references[index]
+    def forward(self, batch: dict[str, Tensor], draw: Draw) -> Tensor:
+        """Mean over attributes of the cross entropy; what is unknown does not count."""
+        references = batch["references"]
         if draw.numpy.random() < 0.5:
-            references = references[:, :, ::-1]
-        classes = self.train_classes[index]
-        logits = self.logits(references)
-        return sum(F.cross_entropy(part.float(), classes[:, k]) for k, part in enumerate(logits)) / len(logits)
+            references = references.flip(2)
+        losses = []
+        for logits, classes in zip(self.logits(references), batch["classes"].T, strict=True):
+            total = F.cross_entropy(logits, classes, ignore_index=_UNKNOWN, reduction="sum")
+            losses.append(total / (classes != _UNKNOWN).sum().clamp(min=1))
+        return sum(losses) / len(losses)
 
-    def sample(self, path: Path) -> None:
-        """Prints the share of right answers on unseen identities; the picture shows the faces."""
-        count = min(512, len(self.validation_classes))
-        logits = self.logits(self.validation.references[:count])
-        right = [
-            float((part.argmax(dim=1) == self.validation_classes[:count, k]).float().mean())
-            for k, part in enumerate(logits)
-        ]
-        print("\nattributes:", {key: round(r, 3) for key, r in zip(CLASSES, right, strict=True)}, flush=True)
-        Image.fromarray(np.concatenate(list(self.validation.references[:12]), axis=1)).save(path)
+    def sample(self, path: Path) -> dict[str, float]:
+        """Share of right answers on identities of the validation split; the picture shows the first faces."""
+        owners, classes = self.labelled(self.data.validation)
+        if not owners:
+            return {}
+        owners, classes = owners[:512], classes[:512]
+        references = np.stack([self.data.validation.reference(*owner) for owner in owners])
+        Image.fromarray(np.concatenate(list(references[:12]), axis=1)).save(path)
+        answers = []
+        for part in torch.from_numpy(references).split(64):
+            answers.append(torch.stack([x.argmax(1) for x in self.logits(part.to(self.device))], dim=1).cpu())
+        right, known = torch.cat(answers) == classes, classes != _UNKNOWN
+        return {name: round(float(right[known[:, k], k].float().mean()), 3) for k, name in enumerate(self.classes)}

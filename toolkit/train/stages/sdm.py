@@ -1,103 +1,108 @@
 """Stage sdm: the subject model (SDM), from the scene model's weights, on identity-rich data.
 
-The text encoder is the scene model's and stays frozen, so that one serves both; the image encoder
-is that of the attributes stage.
+The recipe is FastComposer's (https://arxiv.org/abs/2305.10431): the subject fuser writes reference
+images into the text states; some rows see the text alone; subjects count more than the scene; an
+attention loss keeps half of the heads on their subject. The text encoder is the scene model's and
+stays frozen, so that one serves both; the image encoder comes from the stage attributes, or is CLIP's.
 """
 
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from PIL import Image
+from torch import Tensor
 from torch.nn import functional as F
 
-from toolkit.data.store import Dataset
 from toolkit.models import Family
-from toolkit.reference.prompt import encode
 from toolkit.train.attention import Localisation
-from toolkit.train.latents import encode_dataset
-from toolkit.train.loop import Draw, Stage
+from toolkit.train.draws import Draw
+from toolkit.train.errors import InputError
+from toolkit.train.pixels import to_pixel_values
 from toolkit.train.preview import Method, Request, generate, picture_grid
-from toolkit.train.stages.attributes import to_pixel_values
-from toolkit.train.stages.tdm import NoiseSchedule, timesteps_of, tokenise
+from toolkit.train.stage import Data
+from toolkit.train.stages.noise import NoiseStage
 
 
-class SubjectModelStage(Stage):
+class SubjectModelStage(NoiseStage):
     name = "sdm"
     steps = 6000
     batch = 20
     learning_rate = 8e-4
+    recipe = "subjects"
     # Rows of each step: text only is the base row of subject enhancement, null keeps the model
     # usable with plain guidance.
     null, text_only = 0.05, 0.10
+    mask_weight = 2.0  # how much more a subject's pixel counts than the scene's
     localisation = 0.02  # weight of the attention loss
+    restart_from_tdm = False
+    SETTINGS = (*NoiseStage.SETTINGS, "text_only", "mask_weight", "localisation", "restart_from_tdm")
 
-    def __init__(self, family: Family, datasets: dict[str, Dataset], work_dir: Path) -> None:
-        self.family = family
-        self.unet = family.unet_sdm.requires_grad_(True)
-        self.fuser = family.subject_fuser.requires_grad_(True)
-        self.train = datasets["subjects-train"]
-        self.latents = encode_dataset(family, self.train, work_dir / "latents" / "subjects-train.npy")
-        self.ids, self.positions = tokenise(family, self.train)
-        self.null_ids = torch.tensor(encode(family.tokenizer, "").input_ids)
-        self.validation = datasets["subjects-validation"]
-        self.schedule = NoiseSchedule()
-        self.attention = Localisation(self.unet)
+    def __init__(self, family: Family, data: Data, settings: dict | None = None) -> None:
+        super().__init__(family, data, settings)
+        if not any(prompt.positions for prompt in self.prompts):
+            raise InputError("no caption marks a subject with <|image|>: the subject model has nothing to learn from")
+        if self.restart_from_tdm:
+            family.unet_sdm.load_state_dict(family.unet_tdm.state_dict())
+        self.unet_sdm = family.unet_sdm.requires_grad_(True)
+        self.subject_fuser = family.subject_fuser.requires_grad_(True)
+        self.text_encoder, self.image_encoder = family.text_encoder, family.image_encoder
+        self.examples = self.new_examples(
+            labels=data.train.labels, positions=self.positions_of, references=self.references_of
+        )
+        self.attention = Localisation(self.unet_sdm)
 
-    def networks(self) -> dict[str, nn.Module]:
-        return {"unet_sdm": self.unet, "subject_fuser": self.fuser}
+    def positions_of(self, index: int) -> Tensor:
+        """[S] of the subjects' tokens, -1 = unused slot."""
+        positions = self.prompts[index].positions
+        return torch.tensor(positions + [-1] * (self.family.preset.max_subjects - len(positions)))
 
-    def conditions(self, index: np.ndarray, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Augmented text states [B, L, D] and subject positions [B, S]; `rows` in [0, 1) says which
-        are null or text only."""
-        slots = self.family.preset.max_subjects
-        ids = self.ids[index]
-        positions = torch.full((len(index), slots), -1)
-        owners, references = [], []
-        for b, i in enumerate(index):
-            if rows[b] < self.null:
-                ids[b] = self.null_ids
-            elif rows[b] >= self.null + self.text_only:
-                first = self.train.samples[i]["first_reference"]
-                for k, position in enumerate(self.positions[i]):
-                    positions[b, k] = position
-                    owners.append(b * slots + k)
-                    references.append(self.train.references[first + k])
+    def references_of(self, index: int) -> np.ndarray:
+        """uint8 [S, R, R, 3], black in unused slots."""
+        preset = self.family.preset
+        slots = np.zeros((preset.max_subjects, preset.reference_size, preset.reference_size, 3), np.uint8)
+        for subject in range(len(self.prompts[index].positions)):
+            slots[subject] = self.data.train.reference(index, subject)
+        return slots
+
+    def conditions(self, batch: dict[str, Tensor], draw: Draw) -> tuple[Tensor, Tensor]:
+        """Augmented text states [B, L, D], and the subject positions [B, S] that went into them."""
+        ids, positions = batch["input_ids"], batch["positions"]
+        rows = draw.uniform(len(ids), ids.device).unsqueeze(1)
+        ids = torch.where(rows < self.null, self.null_ids.to(ids.device), ids)
+        positions = torch.where(rows < self.null + self.text_only, -1, positions)
+        used = positions >= 0
         with torch.no_grad():
-            states = self.family.text_encoder(ids).last_hidden_state.float()
-            embeds = torch.zeros(len(index) * slots, states.shape[-1])
-            if references:
-                pixels = to_pixel_values(np.stack(references), self.family)
-                embeds[owners] = self.family.image_encoder(pixels).image_embeds.float()
-        return self.fuser(states, embeds.view(len(index), slots, -1), positions), positions
+            states = self.text_encoder(ids).last_hidden_state.float()
+            embeds = states.new_zeros(*used.shape, states.shape[-1])
+            if used.any():
+                pixels = to_pixel_values(batch["references"][used], self.family)
+                embeds[used] = self.image_encoder(pixels).image_embeds.float()
+        return self.subject_fuser(states, embeds, positions), positions
 
-    def loss(self, draw: Draw, batch: int) -> Tensor:
-        index = np.sort(draw.numpy.integers(len(self.latents), size=batch))
-        latents = torch.from_numpy(self.latents[index]).float()
-        labels = torch.from_numpy(self.train.labels[index])
-        subjects = torch.arange(1, self.family.preset.max_subjects + 1, dtype=labels.dtype).view(1, -1, 1, 1)
+    def forward(self, batch: dict[str, Tensor], draw: Draw) -> Tensor:
+        latents, labels = self.latents(batch), batch["labels"]
+        states, positions = self.conditions(batch, draw)
+        subjects = torch.arange(1, positions.shape[1] + 1, device=labels.device).view(1, -1, 1, 1)
         masks = F.interpolate((labels.unsqueeze(1) == subjects).float(), size=latents.shape[-2:], mode="area")
-        weight = 1 + 2 * masks.sum(dim=1, keepdim=True)
-        noise = draw.randn(*latents.shape)
-        timesteps = timesteps_of(draw, batch)
-        states, positions = self.conditions(index, draw.numpy.random(batch))
+        weight = 1 + self.mask_weight * masks.sum(dim=1, keepdim=True)
         self.attention.maps.clear()
-        predicted = self.unet(self.schedule.noisy(latents, noise, timesteps), timesteps, states).sample
-        error = ((predicted.float() - noise).square() * weight).mean(dim=(1, 2, 3)) / weight.mean()
-        error = (error * self.schedule.weights[timesteps]).mean()
+        error = self.noise_loss(self.unet_sdm, latents, states, draw, weight)
         return error + self.localisation * self.attention.loss(masks, positions)
 
-    def extra(self) -> dict:
-        return {"scaling_factor": self.family.config["scaling_factor"]}
-
-    def sample(self, path: Path) -> None:
-        """Rows: reference, the subject model alone, the full method; unseen people."""
-        chosen = [s for s in self.validation.samples if len(s["subjects"]) == 1][:10]
-        captions = [s["caption"] for s in chosen]
-        references = [self.validation.references[s["first_reference"]] for s in chosen]
+    def sample(self, path: Path) -> dict[str, float]:
+        """Rows: reference, the subject model alone, the full method; people of the validation split."""
+        people = self.data.validation
+        chosen = [i for i, subjects in enumerate(people.subjects) if len(subjects) == 1][:10]
+        if not chosen:
+            return {}
+        captions = [people.captions[i] for i in chosen]
+        references = [people.reference(i, 0) for i in chosen]
         requests = [Request(c, [r], seed) for seed, (c, r) in enumerate(zip(captions, references, strict=True))]
-        steps = self.sample_steps
-        alone = generate(self.family, requests, Method(steps, 4.0, start_merge_step=-1, final_step=-1)).images
-        full = generate(self.family, requests, Method(steps, 4.0, start_merge_step=steps // 5, final_step=steps // 2)).images
-        shown = [r.repeat(2, axis=0).repeat(2, axis=1) for r in references]
-        picture_grid(shown + list(alone) + list(full), captions, columns=10).save(path)
+        steps, device = self.sample_steps, self.device
+        alone = generate(self.family, requests, Method(steps, 4.0, -1, -1), device=device).images
+        full = generate(self.family, requests, Method(steps, 4.0, steps // 5, steps // 2), device=device).images
+        size = full.shape[1:3]
+        shown = [np.asarray(Image.fromarray(r).resize(size, Image.Resampling.NEAREST)) for r in references]
+        picture_grid(shown + list(alone) + list(full), captions, columns=len(chosen)).save(path)
+        return {}

@@ -1,0 +1,50 @@
+"""The noise that a UNet learns to predict, and how much each timestep counts."""
+
+import torch
+from diffusers import DDIMScheduler
+from diffusers.training_utils import compute_snr
+from torch import Tensor
+
+from toolkit.train.draws import Draw
+from toolkit.train.errors import InputError
+
+
+class NoiseSchedule:
+    """A family's training noise, with min-SNR weights (Hang et al., 2023, https://arxiv.org/abs/2303.09556).
+
+    Notation: z = latents, e = noise, a = alphas_cumprod[t], snr = a / (1 - a).
+
+        prediction_type   the UNet predicts            weight
+        epsilon           e                            min(snr, gamma) / snr
+        v_prediction      sqrt(a) e - sqrt(1 - a) z    min(snr, gamma) / (snr + 1)
+        sample            z                            min(snr, gamma)
+    """
+
+    def __init__(self, scheduler: DDIMScheduler, gamma: float = 5.0) -> None:
+        self.scheduler = scheduler
+        self.prediction_type = scheduler.config.prediction_type
+        self.steps = scheduler.config.num_train_timesteps
+        snr = compute_snr(scheduler, torch.arange(self.steps))
+        unit = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}
+        if self.prediction_type not in unit:
+            raise InputError(f"the scheduler's prediction type {self.prediction_type!r} is none of {', '.join(unit)}")
+        self._weights = snr.clamp(max=gamma) / unit[self.prediction_type]
+
+    def timesteps(self, draw: Draw, like: Tensor) -> Tensor:
+        """One a row, uniform over the schedule, spread evenly over the batch to lower the loss's variance."""
+        batch = len(like)
+        spread = (torch.arange(batch, device=like.device) + draw.uniform(batch, like.device)) / batch
+        return (spread * self.steps).long().clamp(max=self.steps - 1)
+
+    def noisy(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        return self.scheduler.add_noise(latents, noise, timesteps)
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        if self.prediction_type == "epsilon":
+            return noise
+        if self.prediction_type == "v_prediction":
+            return self.scheduler.get_velocity(latents, noise, timesteps)
+        return latents
+
+    def weights(self, timesteps: Tensor) -> Tensor:
+        return self._weights.to(timesteps.device)[timesteps]

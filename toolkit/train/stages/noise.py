@@ -1,0 +1,64 @@
+"""What the stages of the two UNets share: latents, prompts and the noise loss."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from toolkit.models import Family
+from toolkit.reference.prompt import Prompt, PromptError, encode
+from toolkit.train.draws import Draw
+from toolkit.train.errors import InputError
+from toolkit.train.noise import NoiseSchedule
+from toolkit.train.pictures import Examples
+from toolkit.train.pixels import to_pixels
+from toolkit.train.stage import Data, Stage
+
+
+class NoiseStage(Stage):
+    reads_latents = True
+    null: float  # share of rows with the empty prompt, for guidance
+    SETTINGS = (*Stage.SETTINGS, "null")
+
+    def __init__(self, family: Family, data: Data, settings: dict | None = None) -> None:
+        super().__init__(family, data, settings)
+        self.schedule = NoiseSchedule(family.scheduler)
+        self.prompts = [self._encode(caption) for caption in data.train.captions]
+        self.null_ids = torch.tensor(self._encode("").input_ids)
+
+    def _encode(self, caption: str) -> Prompt:
+        try:
+            return encode(self.family.tokenizer, caption, self.family.preset.max_length)
+        except PromptError as error:
+            raise InputError(f"{error}: {caption!r}") from error
+
+    def new_examples(self, **columns) -> Examples:
+        """Rows with latents where they were encoded before, else with the pictures themselves."""
+        if self.data.latents is not None:
+            columns["latents"] = lambda i: np.array(self.data.latents[i])
+        else:
+            self.vae = self.family.vae
+            columns["images"] = self.data.train.image
+        return Examples(len(self.prompts), input_ids=lambda i: torch.tensor(self.prompts[i].input_ids), **columns)
+
+    def latents(self, batch: dict[str, Tensor]) -> Tensor:
+        """[B, 4, h, w] of unit variance."""
+        if "latents" in batch:
+            return batch["latents"].float()
+        with torch.no_grad():
+            mean = self.vae.encode(to_pixels(batch["images"])).mode()
+        return mean.float() * self.family.config["scaling_factor"]
+
+    def noise_loss(
+        self, unet: nn.Module, latents: Tensor, states: Tensor, draw: Draw, weight: Tensor | None = None
+    ) -> Tensor:
+        """Mean squared error of the prediction, each row weighted by its timestep.
+
+        weight [B, 1, h, w]: of a row's pixels, relative to their mean over the batch.
+        """
+        noise = draw.normal_like(latents)
+        timesteps = self.schedule.timesteps(draw, latents)
+        predicted = unet(self.schedule.noisy(latents, noise, timesteps), timesteps, states).sample
+        error = (predicted.float() - self.schedule.target(latents, noise, timesteps)).square()
+        if weight is not None:
+            error = error * weight / weight.mean()
+        return (error.mean(dim=(1, 2, 3)) * self.schedule.weights(timesteps)).mean()
