@@ -11,6 +11,8 @@ COMMANDS = {
     "dataset": ("toolkit.data.build", "draw a data set"),
     "train": ("toolkit.train.command", "run one training stage or all"),
     "judges": ("toolkit.evaluate.judges", "train the classifiers that judge pictures"),
+    "metrics": ("toolkit.evaluate.metrics.command", "train the networks that measure identity and prompt consistency"),
+    "evaluate": ("toolkit.evaluate.evaluate", "score a running gateway or a folder of pictures"),
     "sheet": ("toolkit.evaluate.sheet", "picture sheet and scores through a running gateway"),
     "bounds": ("toolkit.evaluate.bounds", "choose stage bounds and guidance on validation pairs"),
     "examples": ("toolkit.evaluate.examples", "write the sample faces of held-out identities"),
