@@ -8,13 +8,15 @@ SHELL := /bin/bash
 GO ?= go
 K6_VERSION := v1.8.1
 FUZZTIME ?= 10s
+# Outside the checkout: data sets, checkpoints and pictures of training and evaluation.
+WORK_DIR ?= $(HOME)/face-diffuser-work
 # Flags for `make run`, for example ARGS="--triton 127.0.0.1:8001".
 ARGS ?=
 
 # Tests find the interpreter of the local Triton here, wherever their package lies.
 export FACEDIFFUSER_PYTHON := $(CURDIR)/.venv/bin/python
 
-.PHONY: help run build venv toolkit-venv test test-go bench-once test-toolkit lint check fuzz bench load goldens report report-page clean need
+.PHONY: help run build venv toolkit-venv test test-go bench-once test-toolkit lint check fuzz bench load goldens report report-page data clean need
 
 help: ## list the targets
 	@echo "make run    a gateway with its own Triton on http://127.0.0.1:8080"
@@ -74,6 +76,9 @@ bench: build venv ## Go benchmarks, then the gateway's own share of time and its
 
 load: build venv bin/k6 ## k6 against the gateway at FACEDIFFUSER_URL, or one started for it (DURATION=30s)
 	@$(FACEDIFFUSER_PYTHON) scripts/with_gateway.py bin/k6 run --quiet --no-usage-report deploy/k6/smoke.js
+
+data: toolkit-venv ## draw the training sets into WORK_DIR (~/face-diffuser-work), the same bytes each time
+	.venv-toolkit/bin/python -m toolkit dataset --work-dir $(WORK_DIR)
 
 goldens: build venv toolkit-venv ## rewrite everything that depends on weights: golden files, picture sheet, the README's picture
 	.venv-toolkit/bin/python -m toolkit goldens

@@ -1,6 +1,6 @@
 """One training picture with everything known about it.
 
-A sample depends on (recipe, split, index) alone: the same three give the same bytes.
+A sample depends on (recipe, split, index, seed) alone: the same four give the same bytes.
 """
 
 import zlib
@@ -73,8 +73,8 @@ class Sample:
         }
 
 
-def sample_rng(recipe: Recipe, split: str, index: int) -> np.random.Generator:
-    return np.random.default_rng([zlib.crc32(recipe.name.encode()), people.SPLITS.index(split), index])
+def sample_rng(recipe: Recipe, split: str, index: int, seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng([zlib.crc32(recipe.name.encode()), people.SPLITS.index(split), index, seed])
 
 
 def draw_scene_of(rng: np.random.Generator, recipe: Recipe) -> Scene:
@@ -118,17 +118,33 @@ def group_of(content: Content) -> str | None:
     return (found or ["context"])[0] if len(found) < 2 else None
 
 
-def make_sample(recipe: Recipe, split: str, index: int) -> Sample:
-    """Draws sample `index` of a split."""
-    rng = sample_rng(recipe, split, index)
+@dataclass(frozen=True)
+class Script:
+    """A sample before it is drawn: who is shown, in what, and the sentence."""
+
+    identities: list[Identity]
+    content: Content
+    names_clothes: bool
+    caption: str
+
+
+def write_script(rng: np.random.Generator, recipe: Recipe, split: str) -> Script:
     count = int(rng.choice(len(recipe.people), p=recipe.people))
     identities = [people.draw_identity(rng, split) for _ in range(count)]
     content = draw_content(rng, recipe, count)
-    name_clothes = bool(rng.random() < recipe.clothes)
+    names_clothes = bool(rng.random() < recipe.clothes)
     plain = bool(rng.random() < recipe.plain)
-    caption = write_caption(rng, content, [i.noun for i in identities], name_clothes, plain)
+    caption = write_caption(rng, content, [i.noun for i in identities], names_clothes, plain)
+    return Script(identities, content, names_clothes, caption)
+
+
+def make_sample(recipe: Recipe, split: str, index: int, seed: int = 0) -> Sample:
+    """Draws sample `index` of a split."""
+    rng = sample_rng(recipe, split, index, seed)
+    script = write_script(rng, recipe, split)
+    identities, content, caption = script.identities, script.content, script.caption
     # Where the caption names the clothes, all wear them; else each as they like.
-    looks = [draw_looks_for(rng, content, k == 0 or name_clothes) for k in range(count)]
+    looks = [draw_looks_for(rng, content, k == 0 or script.names_clothes) for k in range(len(identities))]
     canvas, labels = compose(rng, content, identities, looks)
     subjects = [Subject(i, look, draw_reference(rng, i)) for i, look in zip(identities, looks, strict=True)]
     return Sample(canvas, labels, caption, content, subjects)

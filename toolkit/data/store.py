@@ -4,17 +4,21 @@ images.npy      uint8 [N, 128, 128, 3]
 labels.npy      uint8 [N, 128, 128]      0 scene, k = subject k
 references.npy  uint8 [M, 64, 64, 3]     of all subjects, in order
 samples.jsonl   N lines: caption, place, time, ..., subjects (attributes), first_reference
+set.json        what was drawn: recipe, split, count, seed
+preview.png     the first pictures
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
-from toolkit.data.samples import IMAGE_SIZE, RECIPES, REFERENCE_SIZE, make_sample
+from toolkit.data.samples import IMAGE_SIZE, RECIPES, REFERENCE_SIZE, Sample, make_sample
 
 
 @dataclass(frozen=True)
@@ -28,22 +32,45 @@ class Dataset:
         return len(self.samples)
 
 
-def build(folder: Path, recipe: str, split: str, count: int, processes: int = 2) -> Dataset:
-    """Draws `count` samples into `folder` unless they are there already, and opens them."""
-    if (folder / "samples.jsonl").exists():
-        dataset = open_dataset(folder)
-        if len(dataset) >= count:
-            return dataset
+@dataclass(frozen=True)
+class SetSpec:
+    """What a data set is made of; two equal ones give the same bytes."""
+
+    recipe: str
+    split: str
+    count: int
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.recipe}-{self.split}"
+
+
+# What the mini family learns from and is measured on while it learns.
+SETS = (
+    SetSpec("scenes", "train", 20000),
+    SetSpec("scenes", "validation", 512),
+    SetSpec("subjects", "train", 24000),
+    SetSpec("subjects", "validation", 512),
+)
+
+
+def build(folder: Path, spec: SetSpec, processes: int = 2) -> Dataset:
+    """Draws the set into `folder` unless it is there already, and opens it."""
+    mark, wanted = folder / "set.json", json.dumps(asdict(spec)) + "\n"
+    if mark.exists() and mark.read_text(encoding="utf-8") == wanted:
+        return open_dataset(folder)
+    mark.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
+    count = spec.count
     shape = (count, IMAGE_SIZE, IMAGE_SIZE)
     images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (*shape, 3))
     labels = np.lib.format.open_memmap(folder / "labels.npy", "w+", np.uint8, shape)
     references: list[np.ndarray] = []
     lines: list[str] = []
-    jobs = ((recipe, split, index) for index in range(count))
     with get_context("fork").Pool(processes) as pool:
         for index, sample in enumerate(
-            tqdm(pool.imap(_make, jobs, chunksize=16), total=count, desc=f"{recipe}/{split}", mininterval=5)
+            tqdm(pool.imap(partial(_make, spec), range(count), chunksize=16), total=count, desc=spec.name, mininterval=5)
         ):
             images[index], labels[index] = sample.image, sample.labels
             lines.append(json.dumps({**sample.describe(), "first_reference": len(references)}))
@@ -52,14 +79,16 @@ def build(folder: Path, recipe: str, split: str, count: int, processes: int = 2)
     labels.flush()
     packed = np.stack(references) if references else np.zeros((0, REFERENCE_SIZE, REFERENCE_SIZE, 3), np.uint8)
     np.save(folder / "references.npy", packed)
-    # last: its presence says that the set is complete
     (folder / "samples.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    shown = [np.concatenate(list(images[k : k + 8]), axis=1) for k in range(0, min(count // 8, 5) * 8, 8)]
+    if shown:
+        Image.fromarray(np.concatenate(shown)).save(folder / "preview.png")
+    mark.write_text(wanted, encoding="utf-8")  # last: its presence says that the set is complete
     return open_dataset(folder)
 
 
-def _make(job: tuple[str, str, int]):
-    recipe, split, index = job
-    return make_sample(RECIPES[recipe], split, index)
+def _make(spec: SetSpec, index: int) -> Sample:
+    return make_sample(RECIPES[spec.recipe], spec.split, index, spec.seed)
 
 
 def open_dataset(folder: Path) -> Dataset:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from tqdm import trange
 
 from toolkit.data import people, scenes
-from toolkit.data.store import Dataset, build
+from toolkit.data.store import Dataset, SetSpec, build
 from toolkit.train.pixels import to_pixels
 
 CLASSES = {
@@ -116,8 +116,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
-    train = build(args.work_dir / "data" / "scenes-metric", "scenes", "metric", args.train)
-    unseen = build(args.work_dir / "data" / "subjects-held_out", "subjects", "held_out", args.held_out)
+    train = build(args.work_dir / "data" / "scenes-metric", SetSpec("scenes", "metric", args.train))
+    unseen = build(args.work_dir / "data" / "subjects-held_out", SetSpec("subjects", "held_out", args.held_out))
     judge = train_judge(train, args.steps, args.batch)
     index, classes = _usable(unseen)
     with torch.no_grad():
@@ -141,9 +141,8 @@ def train_judge(dataset: Dataset, steps: int, batch: int, seed: int = 0) -> Judg
         chosen = rng.integers(len(index), size=batch)
         pixels = _disturb(to_pixels(dataset.images[np.sort(index[chosen])]), rng)
         order = np.argsort(index[chosen], kind="stable")
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = judge(pixels)
-        loss = sum(F.cross_entropy(part.float(), classes[key][chosen[order]]) for key, part in logits.items())
+        logits = judge(pixels)
+        loss = sum(F.cross_entropy(part, classes[key][chosen[order]]) for key, part in logits.items())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -8,9 +8,9 @@ from toolkit.data import people, samples
 from toolkit.data.captions import Content, person_nouns, vocabulary
 from toolkit.data.held_out import GROUPS, PROMPTS, is_held_out
 from toolkit.data.people import draw_identity, draw_look
-from toolkit.data.samples import RECIPES, SCENES, SUBJECTS, make_sample, sample_rng
+from toolkit.data.samples import RECIPES, SCENES, SUBJECTS, make_sample, sample_rng, write_script
 from toolkit.data.scenes import DETAILS, PLACES, TIMELESS, TIMES, Scene, draw_scene
-from toolkit.data.store import build, open_dataset
+from toolkit.data.store import SETS, SetSpec, build, open_dataset
 from toolkit.data.styles import STYLES, apply_style
 from toolkit.evaluate.examples import NAMES, identity_of
 from toolkit.evaluate.pairs import pair_set
@@ -26,10 +26,11 @@ def test_a_sample_has_the_same_bytes_every_time(recipe):
     for a, b in zip(first.subjects, second.subjects, strict=True):
         assert a.reference.tobytes() == b.reference.tobytes()
     assert first.image.tobytes() != make_sample(recipe, "train", 12).image.tobytes()
+    assert first.image.tobytes() != make_sample(recipe, "train", 11, seed=1).image.tobytes()
 
 
 def test_a_set_on_disk_holds_what_the_samples_hold(tmp_path):
-    built = build(tmp_path / "set", "scenes", "validation", 24, processes=2)
+    built = build(tmp_path / "set", SetSpec("scenes", "validation", 24))
     opened = open_dataset(tmp_path / "set")
     assert len(opened) == len(built) == 24
     for index in (0, 7, 23):
@@ -83,9 +84,14 @@ def test_splits_share_no_looks():
             assert split == other or not looks[split] & looks[other]
 
 
-def test_training_has_more_than_ten_thousand_identities():
-    rng = np.random.default_rng(0)
-    assert len({draw_identity(rng, "train").looks for _ in range(24000)}) > 10000
+def test_another_set_in_the_same_folder_is_drawn_anew(tmp_path):
+    build(tmp_path, SetSpec("subjects", "validation", 8))
+    kept = (tmp_path / "images.npy").stat().st_mtime_ns
+    build(tmp_path, SetSpec("subjects", "validation", 8))
+    assert (tmp_path / "images.npy").stat().st_mtime_ns == kept
+    other = build(tmp_path, SetSpec("subjects", "validation", 8, seed=1))
+    assert np.array_equal(other.images[5], make_sample(SUBJECTS, "validation", 5, seed=1).image)
+    assert Image.open(tmp_path / "preview.png").size == (8 * 128, 128)
 
 
 def test_hair_under_headwear_is_not_part_of_a_look():
@@ -105,21 +111,45 @@ def test_the_held_out_rule_knows_its_own_sentences():
     assert not is_held_out(Content(Scene("beach", "day"), 1, clothes="blue hoodie"))
 
 
+@pytest.fixture(scope="module")
+def training_scripts():
+    """What every training picture of the family shows, without drawing it."""
+    return {
+        spec.recipe: [write_script(sample_rng(RECIPES[spec.recipe], spec.split, k, spec.seed), RECIPES[spec.recipe], "train")
+                      for k in range(spec.count)]
+        for spec in SETS if spec.split == "train"
+    }  # fmt: skip
+
+
+def test_training_has_more_than_ten_thousand_identities(training_scripts):
+    assert len({i.looks for script in training_scripts["subjects"] for i in script.identities}) > 10000
+
+
+def test_the_sets_differ_as_the_paper_says(training_scripts):
+    """The scene set is rich in scenes and styles, the person set in people and poor in scenes."""
+    scenes, subjects = (training_scripts[name] for name in ("scenes", "subjects"))
+
+    def kinds(scripts):
+        contents = (script.content for script in scripts[:20000])
+        return len({(c.scene, c.action, c.accessory, c.style) for c in contents})
+
+    assert kinds(scenes) > 4 * kinds(subjects)
+    assert np.mean([s.content.scene.place == "studio" for s in subjects]) > 0.4
+    assert np.mean([s.content.style is not None for s in subjects]) < 0.05
+
+
 @pytest.mark.parametrize("recipe", [SCENES, SUBJECTS], ids=lambda r: r.name)
-def test_training_never_meets_held_out_people_or_sentences(recipe):
+def test_training_never_meets_held_out_people_or_sentences(recipe, training_scripts):
     sets = [pair for name in ("sheet", "single", "double") for pair in pair_set(name, 64)]
-    asked = {(pair.prompt, frozenset(i.looks for i in pair.identities)) for pair in sets}
-    prompts, looks = {prompt for prompt, _ in asked}, {look for _, people_of in asked for look in people_of}
-    for index in range(150):
-        rng = sample_rng(recipe, "train", index)
-        count = int(rng.choice(4, p=recipe.people))
-        identities = [draw_identity(rng, "train") for _ in range(count)]
-        assert not looks & {identity.looks for identity in identities}
-        content = samples.draw_content(rng, recipe, count)
-        assert not is_held_out(content)
-        sample = make_sample(recipe, "train", index)
-        assert sample.content == content
-        assert sample.caption not in prompts
+    prompts, looks = {p.prompt for p in sets}, {i.looks for p in sets for i in p.identities}
+    for script in training_scripts[recipe.name]:
+        assert not looks & {identity.looks for identity in script.identities}
+        assert not is_held_out(script.content)
+        assert script.caption not in prompts
+    for index in (0, 77, 149):  # and the pictures show what their scripts say
+        sample, script = make_sample(recipe, "train", index), training_scripts[recipe.name][index]
+        assert (sample.content, sample.caption) == (script.content, script.caption)
+        assert [s.identity for s in sample.subjects] == script.identities
 
 
 def test_the_sets_of_pairs_are_what_they_say():

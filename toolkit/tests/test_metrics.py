@@ -21,7 +21,7 @@ from torch import nn
 from toolkit.data import people
 from toolkit.data.people import SKIN_TONES, draw_identity, draw_look
 from toolkit.data.samples import SCENES, make_sample
-from toolkit.data.store import build
+from toolkit.data.store import SetSpec, build
 from toolkit.evaluate import evaluate, statistics
 from toolkit.evaluate.client import GatewayError, collect, edit, read_pictures, text_only
 from toolkit.evaluate.evaluate import PairScore, parse_fields, read_scores, summarise, table, write_scores
@@ -161,7 +161,7 @@ def faces(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("scenes") / "set", "scenes", "metric", 32, processes=1)
+    return build(tmp_path_factory.mktemp("scenes") / "set", SetSpec("scenes", "metric", 32), processes=1)
 
 
 def test_face_pictures_depend_on_split_and_number_alone(faces):

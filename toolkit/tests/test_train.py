@@ -1,13 +1,22 @@
 """Every stage at tiny size on the generated world: it runs, resumes to the same weights, trains what it says."""
 
+import contextlib
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
 
+from toolkit.data import store as data_sets
 from toolkit.export.command import export
 from toolkit.models import TINY, load, save
 from toolkit.train import record
@@ -18,7 +27,7 @@ from toolkit.train.loop import Options, checkpoint_path, run_stage
 from toolkit.train.stage import Stage
 from toolkit.train.start import begin
 
-COUNTS = {"scenes-train": 32, "scenes-validation": 18, "subjects-train": 32, "subjects-validation": 18}
+SETS = tuple(replace(spec, count=32 if spec.split == "train" else 18) for spec in data_sets.SETS)
 STEPS = 3
 
 
@@ -28,7 +37,7 @@ def train(name, folder, preset=TINY, cut_before=None, **options):
     options = Options(folder, checkpoint_seconds=0, **options)
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = new_accelerator("bf16")
-    stage = prepare(name, Plan(options, preset, settings, counts=COUNTS), accelerator)
+    stage = prepare(name, Plan(options, preset, settings, sets=SETS), accelerator)
     if cut_before is not None:
         forward, calls = stage.forward, []
 
@@ -130,7 +139,7 @@ def test_the_last_stage_leaves_latents_alone(work_dir):
 
 def test_latents_have_unit_variance_by_the_measured_scaling_factor(work_dir):
     AcceleratorState._reset_state(reset_partial_state=True)
-    plan = Plan(Options(work_dir), TINY, counts=COUNTS)
+    plan = Plan(Options(work_dir), TINY, sets=SETS)
     stage = prepare("tdm", plan, new_accelerator("bf16"))
     assert stage.data.latents.shape == (32, 4, 16, 16)
     assert abs(stage.data.latents.astype("float32").std() - 1) < 0.1  # measured on other pictures
@@ -205,7 +214,7 @@ def test_new_words_begin_small_and_known_words_stay(work_dir, exported, tmp_path
     new, known, unused = ids[0], ids[-1], start.tokenizer("zebra", add_special_tokens=False)["input_ids"][0]
     options = Options(tmp_path)
     AcceleratorState._reset_state(reset_partial_state=True)
-    stage = prepare("tdm", Plan(options, counts=COUNTS), new_accelerator("bf16"))
+    stage = prepare("tdm", Plan(options, sets=SETS), new_accelerator("bf16"))
     stage.prompts[0].input_ids[1] = new
     stage.meet_words()
     table, before = (f.text_encoder.get_input_embeddings().weight for f in (stage, start))
@@ -259,3 +268,40 @@ def test_a_work_directory_has_one_beginning(work_dir, exported, tmp_path):
 def test_a_stage_takes_its_own_settings_only(work_dir):
     with pytest.raises(ValueError, match="stage vae has no setting text_only"):
         train("vae", work_dir, settings={"text_only": 0.5})
+
+
+def _note_pid_and_wait(folder):
+    """What test_workers_end_with_their_parent runs in each worker."""
+    (folder / str(os.getpid())).touch()
+    time.sleep(300)
+
+
+def test_workers_end_with_their_parent(tmp_path):
+    """Also in the background of a script, where a shell lets its jobs ignore SIGINT."""
+    code = (
+        "import signal, sys; from pathlib import Path; from toolkit.train.launch import launch\n"
+        "from toolkit.tests.test_train import _note_pid_and_wait\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        f"    launch(_note_pid_and_wait, (Path({str(tmp_path)!r}),), 2, 1)\n"
+    )
+    script = tmp_path.parent / "parent.py"
+    script.write_text(code, encoding="utf-8")
+    parent = subprocess.Popen([sys.executable, script], env=os.environ | {"PYTHONPATH": os.getcwd()})
+    try:
+        _await(lambda: len(list(tmp_path.iterdir())) == 2)
+        parent.terminate()
+        parent.wait(10)
+        _await(lambda: not any(Path(f"/proc/{pid.name}").exists() for pid in tmp_path.iterdir()))
+    finally:
+        parent.kill()
+        for pid in tmp_path.iterdir():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid.name), signal.SIGKILL)
+
+
+def _await(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)

@@ -24,7 +24,7 @@ from accelerate import Accelerator
 from torch.multiprocessing import ProcessExitedException
 from tqdm import trange
 
-from toolkit.data.store import Dataset, build
+from toolkit.data.store import SETS, Dataset, SetSpec, build
 from toolkit.models import MINI, Preset, save
 from toolkit.train import record
 from toolkit.train.checkpoints import STAGES, compose
@@ -33,16 +33,15 @@ from toolkit.train.folder import PictureFolder
 from toolkit.train.latents import encode_pictures
 from toolkit.train.launch import launch, launched, new_accelerator
 from toolkit.train.loop import Options, run_stage
+from toolkit.train.optimizer import OPTIMIZERS
 from toolkit.train.pictures import GeneratedPictures, Pictures
 from toolkit.train.stage import Data, Stage
 from toolkit.train.stages import stage_class
 from toolkit.train.stages.attributes import NoLabelsError
 from toolkit.train.start import begin
 
-# data set of the generated world -> samples; each is drawn once, when a stage first needs it
-COUNTS = {"scenes-train": 20000, "scenes-validation": 512, "subjects-train": 24000, "subjects-validation": 512}
 # options that replace a number of the stage
-SETTINGS = ("steps", "batch", "learning_rate", "weight_decay", "ema_decay", "null", "freeze_text_encoder",
+SETTINGS = ("steps", "batch", "optimizer", "learning_rate", "weight_decay", "ema_decay", "null", "freeze_text_encoder",
             "text_only", "mask_weight", "localisation", "restart_from_tdm")  # fmt: skip
 # What `all` gives each stage where nothing else is said; in all some two hours on two cores.
 MINUTES = {"vae": 40.0, "attributes": 5.0, "tdm": 30.0, "sdm": 30.0, "decoder": 15.0}
@@ -65,14 +64,15 @@ class Plan:
     """How stages are prepared: their data, their settings, and what to spend on memory.
 
     settings: replace the stage's own numbers (Stage.SETTINGS). data_dir: real pictures instead of the
-    generated world, of which `counts` are drawn. cache_latents: None = for the generated world only.
+    generated world, of which `sets` are drawn when a stage first needs them. cache_latents: None = for
+    the generated world only.
     """
 
     options: Options
     preset: Preset = MINI
     settings: dict = field(default_factory=dict)
     data_dir: Path | None = None
-    counts: dict[str, int] = field(default_factory=lambda: COUNTS)
+    sets: tuple[SetSpec, ...] = SETS
     cache_latents: bool | None = None
     gradient_checkpointing: bool = False
 
@@ -116,7 +116,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                        help="between two sample sheets (default 4)")
 
     group = parser.add_argument_group("recipe (default: the stage's own number)")
-    group.add_argument("--learning-rate", type=float, help="of AdamW, after the warm-up")
+    group.add_argument("--optimizer", choices=OPTIMIZERS, help="adamw for given weights, muon from nothing")
+    group.add_argument("--learning-rate", type=float, help="after the warm-up")
     group.add_argument("--weight-decay", type=float)
     group.add_argument("--ema-decay", type=float, help="of the averaged weights, which are what comes out")
     group.add_argument("--null", type=float, metavar="SHARE", help="tdm, sdm: rows with the empty prompt")
@@ -266,5 +267,5 @@ def open_pictures(plan: Plan, recipe: str, preset: Preset) -> tuple[Pictures, Pi
 
 def generated(plan: Plan, recipe: str, split: str) -> Dataset:
     """A data set of the generated world, drawn when it is first needed."""
-    name = f"{recipe}-{split}"
-    return build(plan.options.work_dir / "data" / name, recipe, split, plan.counts[name])
+    spec = next(spec for spec in plan.sets if (spec.recipe, spec.split) == (recipe, split))
+    return build(plan.options.work_dir / "data" / spec.name, spec)

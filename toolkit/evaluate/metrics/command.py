@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from toolkit.data.captions import vocabulary
-from toolkit.data.store import Dataset, build
+from toolkit.data.store import Dataset, SetSpec, build
 from toolkit.evaluate.metrics import quality
 from toolkit.evaluate.metrics.faces import FaceSpec, build_faces
 from toolkit.evaluate.metrics.mini import WEIGHTS, MiniMetrics, Words
@@ -82,7 +82,7 @@ def make(plan: Plan, work_dir: Path, out: Path, processes: int = 1) -> dict:
     faces = build_faces(work_dir / "data" / "metrics" / "faces", plan.faces, processes)
 
     def pictures(split: str, count: int) -> Dataset:
-        return build(work_dir / "data" / "metrics" / f"scenes-{split}", "scenes", split, count, processes)
+        return build(work_dir / "data" / "metrics" / f"scenes-{split}", SetSpec("scenes", split, count), processes)
 
     scenes = pictures("metric", plan.pictures)
     torch.manual_seed(plan.seed)

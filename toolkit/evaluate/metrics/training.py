@@ -48,7 +48,7 @@ def train(
 ) -> float:
     """Trains in place, from the last checkpoint of `name` in `work_dir` on; returns minutes spent.
 
-    loss is called under bf16 autocast with the step's generator; torch's own is seeded too.
+    loss is called with the step's generator; torch's own is seeded too.
     """
     networks.train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(networks.parameters(), lr=learning_rate, weight_decay=0.02, fused=True)
@@ -78,8 +78,7 @@ def train(
         rng = np.random.default_rng([seed, zlib.crc32(name.encode()), step])
         torch.manual_seed(int(rng.integers(2**62)))
         optimizer.param_groups[0]["lr"] = learning_rate * _rate(step, steps)
-        with torch.autocast("cpu", torch.bfloat16):
-            value = loss(rng)
+        value = loss(rng)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         nn.utils.clip_grad_norm_(networks.parameters(), 5.0)
@@ -172,10 +171,9 @@ class MarginClasses(nn.Module):
 
     def forward(self, embeddings: Tensor, identities: Tensor) -> Tensor:
         """Cross entropy of unit embeddings [B, D] with their identities [B]."""
-        with torch.autocast("cpu", enabled=False):
-            cosines = F.linear(embeddings.float(), F.normalize(self.weight, dim=-1)).clamp(-1 + 1e-5, 1 - 1e-5)
-            own = F.one_hot(identities, cosines.shape[1]).bool()
-            return F.cross_entropy(self.scale * torch.where(own, (cosines.acos() + self.margin).cos(), cosines), identities)
+        cosines = F.linear(embeddings, F.normalize(self.weight, dim=-1)).clamp(-1 + 1e-5, 1 - 1e-5)
+        own = F.one_hot(identities, cosines.shape[1]).bool()
+        return F.cross_entropy(self.scale * torch.where(own, (cosines.acos() + self.margin).cos(), cosines), identities)
 
 
 def embedder_loss(
