@@ -5,6 +5,7 @@ meet at a barrier in every operator, which on cores shared with other work was s
 """
 
 import os
+import signal
 import socket
 from collections.abc import Callable
 from datetime import timedelta
@@ -49,7 +50,13 @@ def launch(function: Callable, args: tuple, workers: int | None, threads: int) -
         world_size=workers, nproc=workers, master_addr="127.0.0.1", master_port=port,
         accelerate_use_cpu="yes", omp_num_threads=threads,
     ):  # fmt: skip
-        torch.multiprocessing.spawn(PrepareForLaunch(function, "MULTI_CPU"), args, nprocs=workers)
+        torch.multiprocessing.spawn(PrepareForLaunch(_work, "MULTI_CPU"), (function, *args), nprocs=workers)
+
+
+def _work(function: Callable, *args) -> None:
+    # When the parent dies, torch sends its workers SIGINT, which a shell's background jobs ignore by inheritance.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    function(*args)
 
 
 def new_accelerator(mixed_precision: str | None = None, gradient_accumulation: int = 1) -> Accelerator:

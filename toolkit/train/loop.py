@@ -24,6 +24,7 @@ from tqdm import tqdm
 from toolkit.train import record
 from toolkit.train.draws import Draw, StepBatches
 from toolkit.train.errors import InputError
+from toolkit.train.optimizer import new_optimizer
 from toolkit.train.stage import Stage
 
 matplotlib.use("Agg")
@@ -74,9 +75,7 @@ class _Run:
         stage.to(accelerator.device).train()
         trained = [(name, p) for name, p in stage.named_parameters() if p.requires_grad]
         self.names, self.parameters = [name for name, _ in trained], [p for _, p in trained]
-        optimizer = torch.optim.AdamW(
-            self.parameters, lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True
-        )
+        optimizer = new_optimizer(stage)
         self.ema = EMAModel(self.parameters, decay=stage.ema_decay, foreach=True)
         self.step, self.seconds, self.losses, self.measured = 0, 0.0, [], {}
         self.path = checkpoint_path(options.work_dir, stage.name)

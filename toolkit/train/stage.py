@@ -37,6 +37,7 @@ class Stage(nn.Module, ABC):
     name: str
     steps: int
     batch: int  # pictures a step, over all workers
+    optimizer = "muon"  # see toolkit.train.optimizer
     learning_rate: float
     weight_decay = 1e-2
     ema_decay = 0.999
@@ -44,7 +45,7 @@ class Stage(nn.Module, ABC):
     sample_steps = 25  # DDIM steps of sample()'s pictures, where it makes any
     recipe = "scenes"  # of the generated world
     reads_latents = False
-    SETTINGS: ClassVar = ("steps", "batch", "learning_rate", "weight_decay", "ema_decay")
+    SETTINGS: ClassVar = ("steps", "batch", "optimizer", "learning_rate", "weight_decay", "ema_decay")
 
     examples: Examples
 

@@ -29,8 +29,8 @@ class AutoencoderStage(Stage):
 
     name = "vae"
     steps = 6000
-    batch = 16
-    learning_rate = 6e-4
+    batch = 8
+    learning_rate = 3e-3
     weight_decay = 1e-4
     kl = 2e-4
     inversion = 0.15
@@ -108,7 +108,7 @@ class DecoderStage(AutoencoderStage):
     """Sharpens the decoder after the latents are fixed: the encoder stays as it is."""
 
     name = "decoder"
-    learning_rate = 3e-4
+    learning_rate = 1e-3
 
     def __init__(self, family: Family, data: Data, settings: dict | None = None) -> None:
         super().__init__(family, data, settings)
