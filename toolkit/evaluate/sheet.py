@@ -4,20 +4,18 @@ People, prompts and seeds are fixed in toolkit.evaluate.pairs; nothing is chosen
 """
 
 import argparse
-import base64
-import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import requests
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from toolkit.data.held_out import SHEET
+from toolkit.evaluate.client import edit
 from toolkit.evaluate.examples import NAMES, identity_of
 from toolkit.evaluate.judges import CLASSES, load_judge
-from toolkit.data.held_out import SHEET
 from toolkit.evaluate.pairs import Pair, sheet_pairs
 from toolkit.evaluate.scores import BOTH_WIN, TARGETS, both_win, judge_pictures
 
@@ -77,23 +75,6 @@ def hero(url: str, folder: Path = Path("examples")) -> Image.Image:
     for k, cell in enumerate(cells):
         picture.paste(cell, (k % columns * CELL, k // columns * CELL))
     return picture
-
-
-def edit(url: str, pair: Pair) -> tuple[np.ndarray, dict]:
-    """One picture through POST /v1/images/edits: (uint8 [H, W, 3], the answer's own object)."""
-    body = io.BytesIO()
-    Image.fromarray(pair.references[0]).save(body, "PNG")
-    answer = requests.post(
-        f"{url}/v1/images/edits",
-        data={"prompt": pair.prompt, "seed": str(pair.seed)},
-        files={"image": ("reference.png", body.getvalue(), "image/png")},
-        timeout=600,
-    )
-    if answer.status_code != 200:
-        raise RuntimeError(f"{answer.status_code} for {pair.prompt!r}: {answer.text[:500]}")
-    parsed = answer.json()
-    image = Image.open(io.BytesIO(base64.b64decode(parsed["data"][0]["b64_json"]))).convert("RGB")
-    return np.asarray(image), parsed["facediffuser"]
 
 
 def score(pairs: list[Pair], images: np.ndarray, details: list[dict]) -> dict:
