@@ -37,7 +37,7 @@ class Stage(nn.Module, ABC):
     name: str
     steps: int
     batch: int  # pictures a step, over all workers
-    optimizer = "muon"  # see toolkit.train.optimizer
+    optimizer = "adamw"  # see toolkit.train.optimizer
     learning_rate: float
     weight_decay = 1e-2
     ema_decay = 0.999

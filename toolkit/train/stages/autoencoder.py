@@ -30,6 +30,7 @@ class AutoencoderStage(Stage):
     name = "vae"
     steps = 6000
     batch = 8
+    optimizer = "muon"
     learning_rate = 3e-3
     weight_decay = 1e-4
     kl = 2e-4
