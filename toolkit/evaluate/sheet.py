@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from toolkit.card import write_part
 from toolkit.data.held_out import SHEET
 from toolkit.evaluate.client import edit
 from toolkit.evaluate.examples import NAMES, identity_of
@@ -20,7 +21,6 @@ from toolkit.evaluate.pairs import Pair, sheet_pairs
 from toolkit.evaluate.scores import BOTH_WIN, TARGETS, both_win, judge_pictures
 
 CELL = 128
-_SCORES = ("<!-- scores -->", "<!-- /scores -->")
 HERO_PROMPTS = (
     "a {noun} <|image|> reading in the snow at night",
     "a {noun} <|image|> at the beach at sunset",
@@ -50,10 +50,7 @@ def run(args: argparse.Namespace) -> int:
     args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(table(report))
     if args.card:
-        text = args.card.read_text(encoding="utf-8")
-        before, rest = text.split(_SCORES[0])
-        after = rest.split(_SCORES[1])[1]
-        args.card.write_text(f"{before}{_SCORES[0]}\n{table(report)}\n{_SCORES[1]}{after}", encoding="utf-8")
+        write_part(args.card, "scores", table(report))
     if args.hero:
         hero(args.url).save(args.hero, optimize=True)
     return 0 if report["passed"] else 1

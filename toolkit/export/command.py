@@ -7,7 +7,6 @@ Every file is checked in ONNX Runtime against PyTorch on the same FP16-rounded w
 import argparse
 import json
 import os
-import re
 import shutil
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import onnx
 import onnxruntime
 import torch
 
+from toolkit.card import write_part
 from toolkit.data.samples import SCENES, make_sample
 from toolkit.export import description, onnx_file, triton
 from toolkit.export.networks import Network, networks, round_weights
@@ -49,9 +49,10 @@ def run(args: argparse.Namespace) -> None:
         round_weights(family)
         write_description(family, args.weights, args.out, created)
         return
-    table = export(family, args.weights, args.out, created)
-    print(table)
-    write_budget(args.out / "README.md", table)
+    budget, stages = export(family, args.weights, args.out, created), record.table(family.config["trained"])
+    print(budget, stages, sep="\n\n")
+    for name, text in (("budget", budget), ("stages", stages)):
+        write_part(args.out / "README.md", name, text)
 
 
 def export(family: Family, weights: Path, out: Path, created: int) -> str:
@@ -96,14 +97,6 @@ def write_description(family: Family, weights: Path, out: Path, created: int) ->
     schedule = json.loads((weights / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
     text = description.describe(family, schedule, out / "models", typical_pictures(), created)
     (out / "pipeline.json").write_text(_json(text), encoding="utf-8")
-
-
-def write_budget(card: Path, table: str) -> None:
-    """Puts the table between the model card's two `budget` comments, if there is a card."""
-    if card.exists():
-        text = card.read_text(encoding="utf-8")
-        text = re.sub(r"(<!-- budget -->\n).*?(<!-- /budget -->)", rf"\g<1>{table}\n\g<2>", text, flags=re.DOTALL)
-        card.write_text(text, encoding="utf-8")
 
 
 def check(network: Network, path: Path) -> tuple[torch.Tensor, float]:

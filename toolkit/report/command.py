@@ -22,12 +22,13 @@ from pathlib import Path
 import requests
 from tqdm import tqdm
 
+from toolkit.card import write_part
 from toolkit.evaluate.client import GatewayError
 from toolkit.evaluate.pairs import Pair, pair_set
 from toolkit.report import agreement, examples
 from toolkit.report.choice import Choices
 from toolkit.report.measure import Bench, Folders, MeasuringError, pictures_planned
-from toolkit.report.page import CARD, markdown, page, write_card
+from toolkit.report.page import markdown, page
 from toolkit.report.results import agreement_pairs, load
 from toolkit.report.rows import FULL, ROWS, SETS, Row
 from toolkit.report.scores import Basis, StaleError
@@ -80,8 +81,8 @@ def run(args: argparse.Namespace) -> int:
     index.write_text(page(results, basis.weights), encoding="utf-8")
     print(index)
     card = args.card or args.family / "README.md"
-    if args.out == OUT and not write_card(card, markdown(results)):
-        print(f"{card} has no {CARD[0]} to write the table behind", file=sys.stderr)
+    if args.out == OUT and not write_part(card, "report", markdown(results)):
+        print(f"{card} has no <!-- report --> to write the table behind", file=sys.stderr)
     return 0
 
 

@@ -1,7 +1,6 @@
 """docs/report/index.html and the model card's table, from what was measured."""
 
 import base64
-import re
 from pathlib import Path
 
 import jinja2
@@ -17,7 +16,6 @@ from toolkit.report.results import Results
 from toolkit.report.rows import FULL, ROWS, SETS, STEPS, Parameters
 from toolkit.report.scores import Score
 
-CARD = ("<!-- report -->", "<!-- /report -->")
 SCORES = ("identity", "prompt", "harmonic mean")
 
 
@@ -132,13 +130,3 @@ def markdown(results: Results) -> str:
     signs = {True: "holds", False: "does not hold", None: "not measured"}
     lines += [f"| {claim.text} | {claim.measured} | {signs[claim.holds]} |" for claim in claims(results)]
     return "\n".join(lines)
-
-
-def write_card(card: Path, text: str) -> bool:
-    """Puts text between the card's two `report` comments; False if it has none."""
-    before = card.read_text(encoding="utf-8") if card.exists() else ""
-    start, end = map(re.escape, CARD)
-    after, found = re.subn(f"({start}\n).*?({end})", lambda m: f"{m[1]}{text}\n{m[2]}", before, flags=re.DOTALL)
-    if found:
-        card.write_text(after, encoding="utf-8")
-    return bool(found)

@@ -11,13 +11,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from toolkit.card import write_part
 from toolkit.data.samples import SCENES, SUBJECTS, make_sample
 from toolkit.export import onnx_file
-from toolkit.export.command import TOLERANCE, check, export, write_budget
+from toolkit.export.command import TOLERANCE, check, export
 from toolkit.export.description import PERSON_NOUNS, weights_sha256, wording
 from toolkit.export.networks import networks
 from toolkit.export.weights import read_family
 from toolkit.models import TINY, new_family, save
+from toolkit.train import record
 
 L, D, S, SIDE = 77, TINY.width, 4, TINY.latent_size
 LATENTS = (4, SIDE, SIDE)
@@ -188,8 +190,17 @@ def test_the_mini_family_lists_every_word_that_it_learns():
         assert group and all(group) and len(set(group)) == len(group), name
 
 
-def test_the_budget_goes_into_the_model_card(tmp_path):
+def test_tables_go_into_the_model_card(tmp_path):
     card = tmp_path / "README.md"
     card.write_text("# Card\n<!-- budget -->\nold\n<!-- /budget -->\nrest\n")
-    write_budget(card, "| new |")
+    assert write_part(card, "budget", r"| new \1 |") and write_part(card, "budget", "| new |")
     assert card.read_text() == "# Card\n<!-- budget -->\n| new |\n<!-- /budget -->\nrest\n"
+    assert not write_part(card, "stages", "| new |") and not write_part(tmp_path / "missing.md", "budget", "")
+
+
+def test_the_log_of_the_stages_is_a_table():
+    line = {"stage": "vae", "steps": 4500, "batch": 8, "minutes": 37.6, "peak_memory_mib": 3100,
+            "measured": {"error_on_people": 0.02}}  # fmt: skip
+    table = record.table([line, line | {"minutes": 2.6, "peak_memory_mib": None, "measured": {}}]).splitlines()
+    assert table[2] == "| `vae` | 4,500 | 8 | 38 | 3100 | error on people 0.02 |"
+    assert table[3:] == ["| `vae` | 4,500 | 8 | 3 |  |  |", "| all | | | 40 | | |"]

@@ -25,7 +25,7 @@ from toolkit.report import agreement, examples, scores
 from toolkit.report.choice import Choices, choose
 from toolkit.report.claims import PAIRS, claims
 from toolkit.report.measure import Bench, Folders, MeasuringError, pictures_planned
-from toolkit.report.page import markdown, page, write_card
+from toolkit.report.page import markdown, page
 from toolkit.report.pictures import Album, ReferenceArtist, Remembering, as_request
 from toolkit.report.results import agreement_pairs, load
 from toolkit.report.rows import FULL, ROWS, SETS, Parameters
@@ -443,11 +443,6 @@ def test_examples_are_the_first_of_each_group(sets):
     assert [one.seed for one in chosen] == [100, 104, 101, 105, 102, 106, 103, 107]
 
 
-def test_the_cards_table_stands_between_its_comments(tmp_path, good, sets):
-    card = tmp_path / "README.md"
-    card.write_text("# card\n<!-- report -->\nold\n<!-- /report -->\nrest\n")
+def test_the_cards_table_names_the_sets(good, sets):
     text = markdown(load(good, BASIS, sets))
-    assert write_card(card, text) and write_card(card, text)
-    assert card.read_text() == f"# card\n<!-- report -->\n{text}\n<!-- /report -->\nrest\n"
     assert re.search(r"Face-Diffuser \(SNF\) .*\*\*0\.\d{3} \[", text) and "two subjects, 100 held-out pairs" in text
-    assert not write_card(tmp_path / "missing.md", text)

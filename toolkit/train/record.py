@@ -33,6 +33,17 @@ def read(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
+def table(records: list[dict]) -> str:
+    """Markdown: a line a stage, and their sum."""
+    lines = ["| stage | steps | pictures a step | minutes | memory (MiB) | on held-out data |", "|---|--:|--:|--:|--:|---|"]
+    for r in records:
+        measured = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in (r.get("measured") or {}).items())
+        minutes, peak = round(r["minutes"]), r.get("peak_memory_mib") or ""
+        lines.append(f"| `{r['stage']}` | {r['steps']:,} | {r['batch']} | {minutes} | {peak} | {measured} |")
+    lines.append(f"| all | | | {round(sum(r['minutes'] for r in records))} | | |")
+    return "\n".join(lines)
+
+
 def summary(records: list[dict]) -> str:
     """One line: hours and the largest memory of all records."""
     hours = sum(record.get("minutes", 0) for record in records) / 60
