@@ -25,7 +25,8 @@ from tqdm import tqdm
 from toolkit.data.held_out import GROUPS
 from toolkit.evaluate import statistics
 from toolkit.evaluate.client import GatewayError, collect, read_pictures, text_only
-from toolkit.evaluate.metrics import METRICS, IdentityScore, Metrics, load_metrics
+from toolkit.evaluate.metrics import METRICS, Metrics, load_metrics
+from toolkit.evaluate.pair_scores import COLUMNS, PairScore
 from toolkit.evaluate.pairs import Pair, pair_set
 from toolkit.evaluate.statistics import Estimate
 
@@ -34,30 +35,12 @@ _BATCH = 32
 
 
 @dataclass(frozen=True)
-class PairScore:
-    """One line of the CSV. consistency: cosine of picture and sentence; match: of its faces."""
-
-    name: str
-    subjects: int
-    group: str
-    prompt: str
-    seed: int
-    consistency: float
-    match: IdentityScore
-
-    @property
-    def identity(self) -> float:
-        """Of the worst subject."""
-        return self.match.preservation
-
-
-@dataclass(frozen=True)
 class Row:
     """One line of the table; the last two are shares of pictures, kept_apart None for one subject."""
 
     title: str
     identity: Estimate
-    consistency: Estimate
+    prompt: Estimate
     harmonic: Estimate
     all_faces: float
     kept_apart: float | None
@@ -127,7 +110,7 @@ def score_pairs(metrics: Metrics, pairs: Sequence[Pair], images: Sequence[np.nda
     scores = []
     for pair, image, cosine in zip(tqdm(pairs, desc="scores"), images, consistency, strict=True):
         match = metrics.identity(image, pair.references)
-        scores.append(PairScore(pair.name, len(pair.references), pair.group, pair.prompt, pair.seed, cosine, match))
+        scores.append(PairScore(pair.name, pair.group, pair.seed, match, cosine))
     return scores
 
 
@@ -145,13 +128,13 @@ def summarise(scores: Sequence[PairScore]) -> list[Row]:
 def row(title: str, scores: Sequence[PairScore]) -> Row:
     """The statistics of some pairs."""
     identity = [score.identity for score in scores]
-    consistency = [score.consistency for score in scores]
+    prompt = [score.prompt for score in scores]
     several = [score for score in scores if score.subjects == 2]
     return Row(
         title,
         statistics.mean(identity),
-        statistics.mean(consistency),
-        statistics.harmonic_mean(identity, consistency),
+        statistics.mean(prompt),
+        statistics.harmonic_mean(identity, prompt),
         float(np.mean([score.match.faces >= score.subjects for score in scores])),
         float(np.mean([score.match.kept_apart for score in several])) if several else None,
     )
@@ -166,40 +149,17 @@ def table(rows: Sequence[Row]) -> str:
     for r in rows:
         apart = "" if r.kept_apart is None else f"{r.kept_apart:.0%}"
         lines.append(
-            f"| {r.title} | {r.identity.count} | {r.identity} | {r.consistency} | {r.harmonic} | {r.all_faces:.0%} | {apart} |"
+            f"| {r.title} | {r.identity.count} | {r.identity} | {r.prompt} | {r.harmonic} | {r.all_faces:.0%} | {apart} |"
         )
     return "\n".join(lines)
 
 
-_COLUMNS = ("name", "subjects", "group", "prompt", "seed", "identity", "consistency", "own", "swapped", "faces")
-
-
 def write_scores(path: Path, scores: Sequence[PairScore]) -> None:
-    """CSV; own and swapped cosines of a pair stand in one cell, separated by spaces."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         lines = csv.writer(file, lineterminator="\n")
-        lines.writerow(_COLUMNS)
-        for s in scores:
-            own, swapped = (" ".join(f"{v:.5f}" for v in cosines) for cosines in (s.match.own, s.match.swapped))
-            numbers = (f"{s.identity:.5f}", f"{s.consistency:.5f}", own, swapped, s.match.faces)
-            lines.writerow([s.name, s.subjects, s.group, s.prompt, s.seed, *numbers])
-
-
-def read_scores(path: Path) -> list[PairScore]:
-    """What write_scores wrote. Raises ValueError, with file and line, for anything else."""
-    scores = []
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = csv.DictReader(file)
-        for entry in lines:
-            try:
-                own, swapped = (tuple(float(v) for v in entry[key].split()) for key in ("own", "swapped"))
-                match = IdentityScore(own, swapped, int(entry["faces"]))
-                about = (entry["name"], int(entry["subjects"]), entry["group"], entry["prompt"], int(entry["seed"]))
-                scores.append(PairScore(*about, float(entry["consistency"]), match))
-            except (KeyError, ValueError, TypeError, AttributeError) as error:
-                raise ValueError(f"{path}, line {lines.line_num}: not a line of scores ({error})") from error
-    return scores
+        lines.writerow(COLUMNS)
+        lines.writerows(score.cells() for score in scores)
 
 
 def write_pairs(pairs: Sequence[Pair], folder: Path) -> None:

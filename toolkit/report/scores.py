@@ -9,15 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from toolkit.evaluate.metrics import IdentityScore
+from toolkit.evaluate import pair_scores
+from toolkit.evaluate.pair_scores import PairScore, fields_of
 from toolkit.evaluate.pairs import Pair
 from toolkit.report.rows import Parameters, Row
 
-SUBJECTS = 2
-COLUMNS = (
-    "pair", "group", "seed", "identity", "own_1", "own_2", "swapped_1", "swapped_2", "faces", "prompt",
-    "seconds", "digest",
-)  # fmt: skip
+COLUMNS = (*pair_scores.COLUMNS, "seconds", "digest")
 
 
 class StaleError(ValueError):
@@ -25,25 +22,12 @@ class StaleError(ValueError):
 
 
 @dataclass(frozen=True)
-class Score:
-    """prompt: cosine of picture and sentence. seconds: wall time of drawing and scoring, divided by the
-    pictures that were in work at a time, so that a row's sum is what the row took."""
+class Score(PairScore):
+    """seconds: wall time of drawing and scoring, divided by the pictures that were in work at a time, so
+    that a row's sum is what the row took. digest: of all that the score depends on (Basis.score)."""
 
-    pair: str
-    group: str
-    seed: int
-    match: IdentityScore
-    prompt: float
     seconds: float
     digest: str
-
-    @property
-    def identity(self) -> float:
-        return self.match.preservation
-
-    @property
-    def subjects(self) -> int:
-        return len(self.match.own)
 
 
 @dataclass(frozen=True)
@@ -73,14 +57,7 @@ def write(path: Path, scores: Sequence[Score]) -> None:
     with part.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
-        for s in scores:
-            pad = [""] * (SUBJECTS - s.subjects)
-            swapped = [f"{value:.4f}" for value in s.match.swapped] or [""] * SUBJECTS
-            own = [f"{value:.4f}" for value in s.match.own]
-            table.writerow(
-                [s.pair, s.group, s.seed, f"{s.identity:.4f}", *own, *pad, *swapped, s.match.faces, f"{s.prompt:.4f}"]
-                + [f"{s.seconds:.3f}", s.digest]
-            )
+        table.writerows([*score.cells(), f"{score.seconds:.3f}", score.digest] for score in scores)
     part.replace(path)
 
 
@@ -90,24 +67,7 @@ def read(path: Path) -> list[Score]:
         table = csv.DictReader(file)
         if tuple(table.fieldnames or ()) != COLUMNS:
             raise StaleError(f"{path} has the columns {table.fieldnames}; expected {list(COLUMNS)}")
-        return [_score(line) for line in table]
-
-
-def _score(line: dict[str, str]) -> Score:
-    own, swapped = (
-        tuple(float(line[f"{name}_{k + 1}"]) for k in range(SUBJECTS) if line[f"{name}_{k + 1}"])
-        for name in ("own", "swapped")
-    )
-    match = IdentityScore(own, swapped, int(line["faces"]))
-    return Score(
-        line["pair"],
-        line["group"],
-        int(line["seed"]),
-        match,
-        float(line["prompt"]),
-        float(line["seconds"]),
-        line["digest"],
-    )
+        return [Score(**fields_of(line), seconds=float(line["seconds"]), digest=line["digest"]) for line in table]
 
 
 def read_fresh(path: Path, digests: Sequence[str]) -> list[Score]:
