@@ -114,11 +114,13 @@ class Identity:
 
     @property
     def looks(self) -> tuple[str, ...]:
-        """What a picture shows of the person: all but the noun. Hair under headwear is not part of it."""
-        hair = ("covered",) if self.headwear != "none" else (self.hair.name,)
-        worn = (self.headwear, self.headwear_colour)
-        colour = (self.hair_colour,)
-        return hair + colour + (self.skin, self.glasses, self.frame.name, self.beard.name, self.nose.name) + worn
+        """What a picture shows of the person: all but the noun. Headwear covers the hair, and with it the
+        hair's colour unless there is a beard."""
+        covered = self.headwear != "none"
+        hair = "covered" if covered else self.hair.name
+        colour = "covered" if covered and self.beard is pa.FacialHairType.NONE else self.hair_colour
+        face = (self.skin, self.glasses, self.frame.name, self.beard.name, self.nose.name)
+        return (hair, colour, *face, self.headwear, self.headwear_colour)
 
     @property
     def split(self) -> str:

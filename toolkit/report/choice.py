@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.evaluate.statistics import harmonic_mean
-from toolkit.report.rows import Parameters
+from toolkit.report.rows import Parameters, Row
 from toolkit.report.scores import Score, StaleError
 
 RULE = (
-    "the largest harmonic mean of the mean identity score and the mean prompt score over all validation pairs; where "
-    "several agree in the third decimal, the one with the fewest steps of the subject model, then the lowest guidance"
+    "the largest harmonic mean of the mean identity score and the mean prompt score over all validation pairs (for TDM "
+    "only, which sees no subject, the largest mean prompt score); where several agree in the third decimal, the one with "
+    "the fewest steps of the subject model, then the lowest guidance"
 )
 
 
@@ -29,13 +30,13 @@ class Choice:
     pairs: int
 
 
-def choose(measured: Mapping[Parameters, Sequence[Score]]) -> Choice:
+def choose(row: Row, measured: Mapping[Parameters, Sequence[Score]]) -> Choice:
     """By RULE."""
     choices = [summarise(parameters, scores, len(measured)) for parameters, scores in measured.items()]
 
     def rank(choice: Choice) -> tuple:
         return (
-            -choice.harmonic_mean,
+            -(choice.harmonic_mean if row.subjects else choice.prompt),
             choice.parameters.sdm_steps,
             choice.parameters.guidance_scale,
             str(choice.parameters),

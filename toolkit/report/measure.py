@@ -86,7 +86,7 @@ class Bench:
         for sweep in row.sweeps:
             paths = {point: self.folders.point(row, point) for point in row.points(best, sweep)}
             measured |= self.measure(row, paths, validation, self.reference)
-            choice = choose(measured)
+            choice = choose(row, measured)
             best = choice.parameters
         for path in (self.folders.sweeps / row.name).glob("*.csv"):
             if Parameters.parse(path.stem) not in measured:
@@ -102,9 +102,8 @@ class Bench:
 
     def picture(self, row: Row, parameters: Parameters, pair: Pair) -> Image.Image:
         """A picture of the table: the one that was scored or, where it is not kept, the same drawn again."""
-        artist = self.artist(row)
-        path = self.album.path(row.name, pair.name, self.basis.picture(row, parameters, pair, artist.where))
-        return self.album.find(path).picture if path.exists() else next(artist.draw(row, pair, [parameters]))
+        path = self.album.path(row.name, pair.name, self.basis.picture(row, parameters, pair, row.where))
+        return self.album.find(path).picture if path.exists() else next(self.artist(row).draw(row, pair, [parameters]))
 
     def measure(
         self, row: Row, paths: Mapping[Parameters, Path], pairs: Sequence[Pair], artist: Artist

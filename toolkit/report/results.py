@@ -8,7 +8,7 @@ from pathlib import Path
 from toolkit.evaluate.pairs import Pair
 from toolkit.report import agreement, examples
 from toolkit.report.agreement import Difference
-from toolkit.report.choice import Choice, Choices
+from toolkit.report.choice import Choice, Choices, choose
 from toolkit.report.examples import Examples
 from toolkit.report.measure import Folders
 from toolkit.report.rows import FULL, ROWS, SETS, Parameters, Row
@@ -64,7 +64,8 @@ def load(folders: Folders, basis: Basis, sets: Mapping[str, Sequence[Pair]], row
     except FileNotFoundError:
         results.missing.append(folders.choices.name)
     for row in rows:
-        results.sweeps[row.name] = _sweep(folders, basis, row, sets["validation"])
+        results.sweeps[row.name] = sweep = _sweep(folders, basis, row, sets["validation"])
+        _replay(row, sweep, results.choices.get(row.name), folders, results.missing)
         if row.name not in results.choices:
             results.missing += [folders.row(row, name).relative_to(folders.out).as_posix() for name in SETS]
             continue
@@ -85,6 +86,29 @@ def load(folders: Folders, basis: Basis, sets: Mapping[str, Sequence[Pair]], row
     if folders.machine.exists():
         results.machine = json.loads(folders.machine.read_text(encoding="utf-8"))
     return results
+
+
+def _replay(
+    row: Row, sweep: Mapping[Parameters, Sequence[Score]], chosen: Choice | None, folders: Folders, missing: list[str]
+) -> None:
+    """Comes by the row's choice again, from its sweeps; notes the points that are not there yet.
+
+    Raises StaleError if the rule chooses another point than choices.json says.
+    """
+    best, measured = row.start, {}
+    for values in row.sweeps:
+        points = row.points(best, values)
+        if absent := [point for point in points if point not in sweep]:
+            missing += [folders.point(row, point).relative_to(folders.out).as_posix() for point in absent]
+            return
+        measured |= {point: sweep[point] for point in points}
+        choice = choose(row, measured)
+        best = choice.parameters
+    if chosen is not None and chosen != choice:
+        raise StaleError(
+            f"{folders.choices} says {chosen.parameters} of {row.name}, but its sweeps say {choice.parameters}: measure "
+            "again with `make report`"
+        )
 
 
 def _sweep(folders: Folders, basis: Basis, row: Row, pairs: Sequence[Pair]) -> dict[Parameters, list[Score]]:

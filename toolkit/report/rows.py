@@ -53,7 +53,8 @@ Sweep = dict[str, tuple]  # parameter → values; several parameters: all their 
 @dataclass(frozen=True)
 class Row:
     """sweeps: one after the other from `start` on, each around the best point so far.
-    gateway: whether the HTTP API can express it; where not, the reference draws it."""
+    gateway: whether the HTTP API can express it; where not, the reference draws it. subjects: whether it
+    is shown the references; a row that is not is chosen by its prompt score alone, as its identity score is chance."""
 
     name: str
     title: str

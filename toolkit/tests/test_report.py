@@ -61,22 +61,29 @@ def score(identity: float = 0.7, prompt: float = 0.3, **options) -> Score:
 
 def test_the_largest_harmonic_mean_is_chosen():
     weak, strong = Parameters(3.0, 5, 15), Parameters(3.0, 10, 20)
-    choice = choose({weak: [score(0.9, 0.1)] * 4, strong: [score(0.5, 0.4)] * 4})
+    choice = choose(BY_NAME[FULL], {weak: [score(0.9, 0.1)] * 4, strong: [score(0.5, 0.4)] * 4})
     assert choice.parameters == strong and choice.harmonic_mean == pytest.approx(2 * 0.5 * 0.4 / 0.9, abs=1e-3)
     assert (choice.points, choice.pairs) == (2, 4)
+
+
+def test_the_scene_model_is_not_chosen_by_the_faces_of_strangers():
+    lucky, follows = Parameters(2.0), Parameters(5.0)
+    measured = {lucky: [score(0.2, 0.4)], follows: [score(0.1, 0.45)]}
+    assert choose(BY_NAME["tdm_only"], measured).parameters == follows
+    assert choose(BY_NAME["sdm_only"], measured).parameters == lucky
 
 
 def test_ties_go_to_fewer_steps_of_the_subject_model_then_to_less_guidance():
     early, late, guided = Parameters(3.0, 2, 20), Parameters(3.0, 15, 20), Parameters(5.0, 15, 20)
     same = {early: [score(0.7001)], late: [score(0.7)], guided: [score(0.7)]}
-    assert choose(same).parameters == late
+    assert choose(BY_NAME[FULL], same).parameters == late
     assert [p.sdm_steps for p in same] == [47, 34, 34]
     assert (Parameters(3.0).sdm_steps, Parameters(3.0, -1, -1).sdm_steps) == (0, 50)
 
 
 def test_choices_are_kept_for_one_set_of_networks(tmp_path):
     path = tmp_path / "choices.json"
-    choice = choose({Parameters(3.0, -1, -1, alpha=0.6): [score()]})
+    choice = choose(BY_NAME["sdm_delayed"], {Parameters(3.0, -1, -1, alpha=0.6): [score()]})
     Choices(path, "w", "m").write("sdm_delayed", choice)
     Choices(path, "w", "m").write("full", choice)
     assert Choices(path, "w", "m").read() == {"full": choice, "sdm_delayed": choice}
@@ -332,12 +339,15 @@ def invent(folder: Path, sets, means, seed: int = 0) -> Folders:
         return made
 
     for row in ROWS:
-        measured = {}
+        measured, best = {}, row.start
         for sweep in row.sweeps:
-            for point in row.points(row.start, sweep):
-                measured[point] = invented(sets["validation"], row, point, "reference")
-                scores.write(folders.point(row, point), measured[point])
-        choice = choose(measured)
+            for point in row.points(best, sweep):
+                path = folders.point(row, point)
+                if point not in measured:
+                    scores.write(path, invented(sets["validation"], row, point, "reference"))
+                    measured[point] = scores.read(path)
+            choice = choose(row, measured)
+            best = choice.parameters
         Choices(folders.choices, BASIS.weights, BASIS.metrics).write(row.name, choice)
         for name in SETS:
             scores.write(folders.row(row, name), invented(sets[name], row, choice.parameters, row.where))
@@ -435,6 +445,23 @@ def test_a_page_never_mixes_weights(good, sets):
     other = sets | {"single": [replace(one, seed=one.seed + 1) for one in sets["single"]]}
     with pytest.raises(StaleError, match="200 pictures, of which 0"):
         load(good, BASIS, other)
+
+
+def test_a_choice_that_the_sweeps_do_not_make_is_refused(tmp_path, sets, good):
+    shutil.copytree(good.out, tmp_path / "edited")
+    edited = Folders(tmp_path / "edited")
+    choices = Choices(edited.choices, BASIS.weights, BASIS.metrics)
+    found = choices.read()[FULL]
+    choices.write(FULL, replace(found, parameters=replace(found.parameters, guidance_scale=19.0)))
+    with pytest.raises(StaleError, match="guidance_scale=19.* of full, but its sweeps say"):
+        load(edited, BASIS, sets)
+
+
+def test_sweeps_that_are_not_there_are_named(tmp_path, sets, good):
+    shutil.copytree(good.out, tmp_path / "half")
+    shutil.rmtree(tmp_path / "half" / "sweeps" / "sdm_only")
+    missing = load(Folders(tmp_path / "half"), BASIS, sets).missing
+    assert len(missing) == 5 and all(name.startswith("sweeps/sdm_only/guidance_scale=") for name in missing)
 
 
 def test_examples_are_the_first_of_each_group(sets):

@@ -20,11 +20,12 @@ from toolkit.data import store as data_sets
 from toolkit.export.command import export
 from toolkit.models import TINY, load, save
 from toolkit.train import record
-from toolkit.train.checkpoints import STAGES, compose
+from toolkit.train.checkpoints import compose
 from toolkit.train.command import Plan, prepare
 from toolkit.train.launch import new_accelerator
 from toolkit.train.loop import Options, checkpoint_path, run_stage
 from toolkit.train.stage import Stage
+from toolkit.train.stages import STAGES
 from toolkit.train.start import begin
 
 SETS = tuple(replace(spec, count=32 if spec.split == "train" else 18) for spec in data_sets.SETS)

@@ -6,10 +6,8 @@ import torch
 
 from toolkit.models import MINI, Family, Preset, new_family
 from toolkit.train.loop import checkpoint_path
+from toolkit.train.stages import STAGES
 from toolkit.train.start import start_of
-
-# In this order; a later stage overrides what an earlier one trained.
-STAGES = ("vae", "attributes", "tdm", "sdm", "decoder")
 
 # Of the mini family, chosen on validation pairs with `python -m toolkit bounds`. Fractions of the number of steps.
 DEFAULTS = {"guidance_scale": 3.0, "start_merge_fraction": 0.1, "final_fraction": 0.3}
@@ -20,7 +18,7 @@ INPUT_FIDELITY = {
 
 
 def compose(work_dir: Path, preset: Preset = MINI, seed: int = 0, until: str | None = None) -> Family:
-    """Averaged weights of every stage that has a checkpoint; for the rest what the work directory
+    """Averaged weights of every stage that has a checkpoint, a later stage's over an earlier one's; for the rest what the work directory
     began from, or random networks of the preset.
 
     until: leave this stage and later ones out. The subject model has the scene model's weights as

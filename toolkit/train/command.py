@@ -27,7 +27,7 @@ from tqdm import trange
 from toolkit.data.store import SETS, Dataset, SetSpec, build
 from toolkit.models import MINI, Preset, save
 from toolkit.train import record
-from toolkit.train.checkpoints import STAGES, compose
+from toolkit.train.checkpoints import compose
 from toolkit.train.errors import InputError
 from toolkit.train.folder import PictureFolder
 from toolkit.train.latents import encode_pictures
@@ -36,7 +36,7 @@ from toolkit.train.loop import Options, run_stage
 from toolkit.train.optimizer import OPTIMIZERS
 from toolkit.train.pictures import GeneratedPictures, Pictures
 from toolkit.train.stage import Data, Stage
-from toolkit.train.stages import stage_class
+from toolkit.train.stages import STAGES, stage_class
 from toolkit.train.stages.attributes import NoLabelsError
 from toolkit.train.start import begin
 

@@ -22,6 +22,8 @@ from toolkit.export.weights import read_family
 from toolkit.models import MARKER, Family, PatchAutoencoder, Preset, SubjectFuser, load, save, write_tokenizer
 from toolkit.models.family import IMAGE_MEAN, IMAGE_STD
 from toolkit.train.errors import InputError
+from toolkit.train.loop import checkpoint_path
+from toolkit.train.stages import STAGES
 
 
 def begin(work_dir: Path, folder: Path, image_encoder: Path | None = None, seed: int = 0) -> None:
@@ -36,7 +38,7 @@ def begin(work_dir: Path, folder: Path, image_encoder: Path | None = None, seed:
         if began != source:
             raise InputError(f"{work_dir} began from {began}, not from {source}: take another --work-dir")
         return
-    if (Path(work_dir) / "checkpoints").exists():
+    if any(checkpoint_path(work_dir, stage).exists() for stage in STAGES):
         raise InputError(f"{work_dir} has checkpoints that began from random weights: take another --work-dir")
     torch.manual_seed(seed)
     family = read_start(folder, image_encoder)

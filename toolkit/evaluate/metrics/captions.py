@@ -11,6 +11,7 @@ import numpy as np
 
 from toolkit.data import people, props, scenes, styles
 from toolkit.data.captions import Content, person_nouns, write_caption
+from toolkit.data.held_out import is_held_out
 from toolkit.data.people import choose
 from toolkit.data.scenes import Scene
 
@@ -43,6 +44,8 @@ def reword(rng: np.random.Generator, sample: dict, kind: str | None = None) -> t
     while True:
         seed, named = int(rng.integers(2**62)), bool(nameable and (kind == "clothes" or rng.random() < 0.5))
         altered = changes[kind or choose(rng, tuple(changes))](rng)
+        if is_held_out(altered):
+            continue  # no picture of it is ever seen: it would be learnt as always false
         true, false = write(content, seed, named), write(altered, seed, named)
         if true != false:
             return true, false

@@ -1,4 +1,4 @@
-"""The training stages by name."""
+"""The training stages by name, in the order in which they build on each other."""
 
 from importlib import import_module
 
@@ -11,6 +11,7 @@ _STAGES = {
     "sdm": ("sdm", "SubjectModelStage"),
     "decoder": ("autoencoder", "DecoderStage"),
 }
+STAGES = tuple(_STAGES)
 
 
 def stage_class(name: str) -> type[Stage]:
