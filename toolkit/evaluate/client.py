@@ -9,6 +9,7 @@ import base64
 import io
 import json
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
@@ -60,23 +61,45 @@ def collect(
 ) -> None:
     """Asks for the pictures that `folder` lacks, `parallel` at a time.
 
-    Raises GatewayError at the first request that fails; what has come so far stays. Raises ValueError
-    if the folder holds pictures of other requests.
+    Raises GatewayError at the first request that fails, and for a gateway that serves other weights than
+    those that made the folder's pictures; what has come so far stays. Raises ValueError if the folder holds
+    pictures of other requests.
     """
     fields = dict(fields or {})
     folder.mkdir(parents=True, exist_ok=True)
     _check_request(folder / "request.json", {"fields": fields})
+    weights = _Weights(folder)
     missing = [pair for pair in pairs if not _is_there(folder, pair)]
     if not missing:
         return
     with ThreadPoolExecutor(parallel) as pool:
-        jobs = [pool.submit(_fetch, url, pair, folder, fields) for pair in missing]
+        jobs = [pool.submit(_fetch, url, pair, folder, fields, weights) for pair in missing]
         try:
             for job in tqdm(as_completed(jobs), total=len(jobs), desc="pictures"):
                 job.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+class _Weights:
+    """Those that made a folder's pictures: the same for all."""
+
+    def __init__(self, folder: Path) -> None:
+        self._lock = threading.Lock()
+        self._seen = next(
+            (json.loads(path.read_text(encoding="utf-8"))["facediffuser"]["parameters"]["weights"]
+             for path in sorted(folder.glob("*.json")) if path.name != "request.json"), None
+        )  # fmt: skip
+
+    def check(self, weights: str) -> None:
+        """Raises GatewayError for other ones than before."""
+        with self._lock:
+            self._seen = self._seen or weights
+            if weights != self._seen:
+                raise GatewayError(
+                    f"the gateway serves weights {weights}, the folder's pictures were made with {self._seen}: use another folder"
+                )
 
 
 def _check_request(path: Path, request: dict) -> None:
@@ -101,8 +124,11 @@ def _is_there(folder: Path, pair: Pair) -> bool:
     return True
 
 
-def _fetch(url: str, pair: Pair, folder: Path, fields: Mapping[str, str | int | float]) -> None:
+def _fetch(
+    url: str, pair: Pair, folder: Path, fields: Mapping[str, str | int | float], weights: _Weights
+) -> None:
     png, details = _request(url, pair, fields)
+    weights.check(details["parameters"]["weights"])
     path = folder / f"{pair.name}.png"
     about = {"prompt": pair.prompt, "seed": pair.seed, "facediffuser": details}
     path.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")

@@ -110,7 +110,7 @@ def score_pairs(metrics: Metrics, pairs: Sequence[Pair], images: Sequence[np.nda
     scores = []
     for pair, image, cosine in zip(tqdm(pairs, desc="scores"), images, consistency, strict=True):
         match = metrics.identity(image, pair.references)
-        scores.append(PairScore(pair.name, pair.group, pair.seed, match, cosine))
+        scores.append(PairScore(pair.name, pair.person, pair.group, pair.seed, match, cosine))
     return scores
 
 
@@ -129,12 +129,13 @@ def row(title: str, scores: Sequence[PairScore]) -> Row:
     """The statistics of some pairs."""
     identity = [score.identity for score in scores]
     prompt = [score.prompt for score in scores]
+    people = [score.person for score in scores]
     several = [score for score in scores if score.subjects == 2]
     return Row(
         title,
-        statistics.mean(identity),
-        statistics.mean(prompt),
-        statistics.harmonic_mean(identity, prompt),
+        statistics.mean(identity, people),
+        statistics.mean(prompt, people),
+        statistics.harmonic_mean(identity, prompt, people),
         float(np.mean([score.match.faces >= score.subjects for score in scores])),
         float(np.mean([score.match.kept_apart for score in several])) if several else None,
     )

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from toolkit.evaluate.metrics import IdentityScore
 
 _SUBJECTS = 2  # columns; a pair of more people has its worst in `identity` all the same
-COLUMNS = ("pair", "group", "seed", "identity", "own_1", "own_2", "swapped_1", "swapped_2", "faces", "prompt")
+COLUMNS = ("pair", "person", "group", "seed", "identity", "own_1", "own_2", "swapped_1", "swapped_2", "faces", "prompt")
 
 
 @dataclass(frozen=True)
 class PairScore:
-    """pair: its name. match: cosines of its faces. prompt: cosine of picture and sentence."""
+    """pair: its name; person: whom it shows, see toolkit.evaluate.pairs.Pair. match: cosines of its faces. prompt: cosine of picture and sentence."""
 
     pair: str
+    person: str
     group: str
     seed: int
     match: IdentityScore
@@ -32,9 +33,8 @@ class PairScore:
         """Of COLUMNS, cosines with four decimals."""
         own, swapped = ([f"{v:.4f}" for v in cosines] for cosines in (self.match.own, self.match.swapped))
         cosines = [*own, *[""] * (_SUBJECTS - len(own)), *(swapped or [""] * _SUBJECTS)]
-        return [
-            self.pair, self.group, str(self.seed), f"{self.identity:.4f}", *cosines, str(self.match.faces), f"{self.prompt:.4f}",
-        ]  # fmt: skip
+        about = [self.pair, self.person, self.group, str(self.seed)]
+        return [*about, f"{self.identity:.4f}", *cosines, str(self.match.faces), f"{self.prompt:.4f}"]
 
 
 def fields_of(line: Mapping[str, str]) -> dict:
@@ -44,6 +44,5 @@ def fields_of(line: Mapping[str, str]) -> dict:
         for name in ("own", "swapped")
     )
     match = IdentityScore(own, swapped, int(line["faces"]))
-    return {
-        "pair": line["pair"], "group": line["group"], "seed": int(line["seed"]), "match": match, "prompt": float(line["prompt"]),
-    }  # fmt: skip
+    about = {name: line[name] for name in ("pair", "person", "group")}
+    return {**about, "seed": int(line["seed"]), "match": match, "prompt": float(line["prompt"])}

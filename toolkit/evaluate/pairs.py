@@ -27,13 +27,15 @@ VALIDATION = (28, 12)
 class Pair:
     """A picture to ask for.
 
-    name: of the pair, also of its picture's file; identities and references (uint8
+    name: of the pair, also of its picture's file; person: who is shown, where several pairs of a set show the
+    same (their scores are not independent), else the pair's own name; identities and references (uint8
     [size, size, 3]) in the order of the prompt's markers; group: one of held_out.GROUPS;
     expected: what judges shall read in a picture of one person (place always, looks as far as a
     picture in colour shows them).
     """
 
     name: str
+    person: str
     identities: tuple[Identity, ...]
     references: tuple[np.ndarray, ...]
     prompt: str
@@ -60,10 +62,13 @@ def expectation(identities: tuple[Identity, ...], place: str, style: str | None 
     return {key: looks[key] for key in ("hair_colour", "skin", "glasses", "headwear") if key in looks} | {"place": place}
 
 
-def _pair(name: str, rng: np.random.Generator, identities: tuple, prompt: Prompt, size: int, seed: int) -> Pair:
+def _pair(
+    name: str, person: str, rng: np.random.Generator, identities: tuple, prompt: Prompt, size: int, seed: int
+) -> Pair:
     references = tuple(draw_reference(rng, identity, size) for identity in identities)
     text = prompt.text.format(*(f"{identity.noun} {MARKER}" for identity in identities))
-    return Pair(name, identities, references, text, prompt.group, expectation(identities, prompt.place, prompt.style), seed)
+    expected = expectation(identities, prompt.place, prompt.style)
+    return Pair(name, person, identities, references, text, prompt.group, expected, seed)
 
 
 def sheet_pairs(reference_size: int = 256, count: int = SHEET_PEOPLE) -> list[Pair]:
@@ -77,22 +82,24 @@ def sheet_pairs(reference_size: int = 256, count: int = SHEET_PEOPLE) -> list[Pa
             text = prompt.text.format(f"{identity.noun} {MARKER}")
             expected = expectation((identity,), prompt.place)
             number = len(SHEET) * person + k
-            pairs.append(
-                Pair(f"sheet-{number:03d}", (identity,), (reference,), text, prompt.group, expected, 1000 + number)
-            )
+            about = (f"sheet-{number:03d}", f"sheet-person-{person:02d}", (identity,), (reference,), text)
+            pairs.append(Pair(*about, prompt.group, expected, 1000 + number))
     return pairs
 
 
 def single_pairs(reference_size: int = 256) -> list[Pair]:
     pairs = []
-    by_group = {group: [p for p in SINGLE if p.group == group] for group in GROUPS}
+    by_group, met = {group: [p for p in SINGLE if p.group == group] for group in GROUPS}, set()
     for person in range(SINGLE_PEOPLE):
         rng = np.random.default_rng([3, person])
-        identity = draw_identity(rng, "held_out")
+        while (identity := draw_identity(rng, "held_out")).looks in met:
+            pass
+        met.add(identity.looks)
         for group in GROUPS:
             prompt = by_group[group][person % len(by_group[group])]
             number = len(pairs)
-            pairs.append(_pair(f"single-{number:03d}", rng, (identity,), prompt, reference_size, 3000 + number))
+            name, whose = f"single-{number:03d}", f"single-person-{person:02d}"
+            pairs.append(_pair(name, whose, rng, (identity,), prompt, reference_size, 3000 + number))
     return pairs
 
 
@@ -101,7 +108,8 @@ def double_pairs(reference_size: int = 256) -> list[Pair]:
     for number in range(DOUBLE_PAIRS):
         rng = np.random.default_rng([4, number])
         prompt = DOUBLE[number % len(DOUBLE)]
-        pairs.append(_pair(f"double-{number:03d}", rng, _two(rng, "held_out"), prompt, reference_size, 4000 + number))
+        name = f"double-{number:03d}"
+        pairs.append(_pair(name, name, rng, _two(rng, "held_out"), prompt, reference_size, 4000 + number))
     return pairs
 
 
@@ -117,7 +125,8 @@ def validation_pairs(reference_size: int = 256) -> list[Pair]:
         prompt = write_caption(rng, content, [i.noun for i in identities], named, plain=True)
         references = tuple(draw_reference(rng, identity, reference_size) for identity in identities)
         expected = expectation(identities, content.scene.place, content.style)
-        pairs.append(Pair(f"validation-{number:03d}", identities, references, prompt, group, expected, 2000 + number))
+        name = f"validation-{number:03d}"
+        pairs.append(Pair(name, name, identities, references, prompt, group, expected, 2000 + number))
     return pairs
 
 

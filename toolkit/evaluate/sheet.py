@@ -65,7 +65,7 @@ def hero(url: str, folder: Path = Path("examples")) -> Image.Image:
         cells.append(face.resize((CELL, CELL), Image.Resampling.LANCZOS))
         for seed, prompt in enumerate(HERO_PROMPTS, 1):
             text = prompt.format(noun=identity.noun)
-            pair = Pair(name, (identity,), (np.asarray(face),), text, "", {}, seed)
+            pair = Pair(name, name, (identity,), (np.asarray(face),), text, "", {}, seed)
             cells.append(Image.fromarray(edit(url, pair)[0]))
     columns = 2 * (len(HERO_PROMPTS) + 1)
     picture = Image.new("RGB", (columns * CELL, -(-len(cells) // columns) * CELL), "white")

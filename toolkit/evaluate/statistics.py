@@ -1,9 +1,12 @@
 """Means of scores, how sure they are, and whether one row of a table beats another.
 
 Every statistic here is a function of means over pairs (a mean itself, the harmonic mean of two,
-a difference of two rows), so one bootstrap serves all: pairs are drawn with replacement, the
-columns of a pair stay together, and the interval is the percentile interval of Efron and
-Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+a difference of two rows), so one bootstrap serves all: people are drawn with replacement, all
+pairs of a person and all columns of a pair stay together, and the interval is the percentile
+interval of Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+
+`people` names whom each pair shows: one face in four sentences gives four scores that are not
+independent. Without it every pair is a person of its own.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,27 +36,34 @@ class Estimate:
         return f"{self.value:{spec}}{spread} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
-def mean(values: Sequence[float], seed: int = 0) -> Estimate:
+def mean(values: Sequence[float], people: Sequence[str] | None = None, seed: int = 0) -> Estimate:
     """The mean of one score."""
     std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return _bootstrap(lambda m: m[0], [values], seed, std)
+    return _bootstrap(lambda m: m[0], [values], people, seed, std)
 
 
-def harmonic_mean(first: Sequence[float], second: Sequence[float], seed: int = 0) -> Estimate:
+def harmonic_mean(
+    first: Sequence[float], second: Sequence[float], people: Sequence[str] | None = None, seed: int = 0
+) -> Estimate:
     """The harmonic mean of two scores' means (of identity and prompt: high only if both are)."""
-    return _bootstrap(lambda m: _harmonic(m[0], m[1]), [first, second], seed)
+    return _bootstrap(lambda m: _harmonic(m[0], m[1]), [first, second], people, seed)
 
 
-def difference(ours: Sequence[float], theirs: Sequence[float], seed: int = 0) -> Estimate:
+def difference(
+    ours: Sequence[float], theirs: Sequence[float], people: Sequence[str] | None = None, seed: int = 0
+) -> Estimate:
     """Mean of one row minus that of another on the same pairs in the same order."""
-    return _bootstrap(lambda m: m[0] - m[1], [ours, theirs], seed)
+    return _bootstrap(lambda m: m[0] - m[1], [ours, theirs], people, seed)
 
 
 def harmonic_difference(
-    ours: tuple[Sequence[float], Sequence[float]], theirs: tuple[Sequence[float], Sequence[float]], seed: int = 0
+    ours: tuple[Sequence[float], Sequence[float]],
+    theirs: tuple[Sequence[float], Sequence[float]],
+    people: Sequence[str] | None = None,
+    seed: int = 0,
 ) -> Estimate:
     """Harmonic mean of one row's two scores minus that of another row, same pairs, same order."""
-    return _bootstrap(lambda m: _harmonic(m[0], m[1]) - _harmonic(m[2], m[3]), [*ours, *theirs], seed)
+    return _bootstrap(lambda m: _harmonic(m[0], m[1]) - _harmonic(m[2], m[3]), [*ours, *theirs], people, seed)
 
 
 def is_better(gap: Estimate) -> bool:
@@ -71,6 +81,7 @@ def _harmonic(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _bootstrap(
     statistic: Callable[[np.ndarray], np.ndarray],
     columns: Sequence[Sequence[float]],
+    people: Sequence[str] | None,
     seed: int,
     std: float = float("nan"),
 ) -> Estimate:
@@ -82,8 +93,13 @@ def _bootstrap(
     count = values.shape[1]
     if count == 0 or not np.isfinite(values).all():
         raise ValueError("a statistic needs at least one pair and finite scores in all")
-    # How often each pair is drawn into each resample: all means are then one matrix product.
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-    resampled = statistic(values @ drawn.T / count)
+    _, person = np.unique(np.arange(count) if people is None else np.asarray(people), return_inverse=True)
+    if len(person) != count:
+        raise ValueError(f"{len(person)} people for {count} pairs")
+    pairs = np.bincount(person)  # of each person
+    sums = np.stack([np.bincount(person, weights=column) for column in values])
+    # How often each person is drawn into each resample: all means are then two matrix products.
+    drawn = np.random.default_rng(seed).multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), size=RESAMPLES)
+    resampled = statistic((sums @ drawn.T) / (pairs @ drawn.T))
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(float(statistic(values.mean(axis=1))), std, float(low), float(high), count)

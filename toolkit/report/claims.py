@@ -8,7 +8,7 @@ import numpy as np
 from toolkit.evaluate.statistics import Estimate, difference, harmonic_difference, is_better, mean
 from toolkit.report.results import Results
 from toolkit.report.rows import FULL, ROWS, SDM_ONLY, SETS, TDM_ONLY
-from toolkit.report.scores import Score
+from toolkit.report.scores import Score, people, values
 
 PAIRS = {"single": 200, "double": 100}
 IDENTITY_KEPT = 0.95  # of the subject model's alone
@@ -50,7 +50,7 @@ def _kept(text: str, full: list[Score] | None, other: list[Score] | None, score:
     if not full or not other:
         return Claim(text, "not measured yet", None)
     ours, theirs = values(full, score), values(other, score)
-    margin = difference(ours, share * theirs)
+    margin = difference(ours, share * theirs, people(full))
     measured = f"{ours.mean() / theirs.mean():.1%} ({ours.mean():.3f} of {theirs.mean():.3f})"
     measured += f"; above the bar by {margin.value:+.3f} [{margin.low:+.3f}, {margin.high:+.3f}]"
     return Claim(text, measured, bool(margin.value >= 0))
@@ -77,7 +77,7 @@ def gaps_to_full(rows: dict[str, list[Score]]) -> dict[str, Estimate]:
         return {}
     ours = (values(rows[FULL], "identity"), values(rows[FULL], "prompt"))
     return {
-        name: harmonic_difference(ours, (values(scores, "identity"), values(scores, "prompt")))
+        name: harmonic_difference(ours, (values(scores, "identity"), values(scores, "prompt")), people(scores))
         for name, scores in rows.items()
         if name != FULL
     }
@@ -97,7 +97,7 @@ def _apart(results: Results) -> Claim:
 
 def kept_apart(scores: list[Score]) -> Estimate:
     """Share of two-subject pictures with two faces, each nearer to its own reference."""
-    return mean([float(score.match.kept_apart) for score in scores])
+    return mean([float(score.match.kept_apart) for score in scores], people(scores))
 
 
 def _agreement(results: Results) -> Claim:
@@ -114,8 +114,3 @@ def _agreement(results: Results) -> Claim:
         f"{max(abs(g.prompt) for g in gaps):.4f} (prompt)"
     )
     return Claim(text, measured, largest <= PIXEL_TOLERANCE)
-
-
-def values(scores: list[Score], name: str) -> np.ndarray:
-    """`identity` or `prompt` of every picture."""
-    return np.array([getattr(score, name) for score in scores])

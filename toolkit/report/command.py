@@ -25,6 +25,7 @@ from tqdm import tqdm
 from toolkit.card import write_part
 from toolkit.evaluate.client import GatewayError
 from toolkit.evaluate.pairs import Pair, pair_set
+from toolkit.export.description import weights_sha256
 from toolkit.report import agreement, examples
 from toolkit.report.choice import Choices
 from toolkit.report.measure import Bench, Folders, MeasuringError, pictures_planned
@@ -102,13 +103,15 @@ def measure(args: argparse.Namespace, folders: Folders, basis: Basis, sets: dict
     from toolkit.report.pictures import Album, GatewayArtist, ReferenceArtist
 
     torch.set_num_threads(1)  # the networks' threads are ONNX Runtime's; PyTorch's would only be in their way
+    if weights_sha256(args.family / "models") != basis.weights:
+        raise MeasuringError(f"{args.family}/pipeline.json names other weights than lie in models/: export again")
     rows = [row for row in ROWS if row.name in args.rows]
     tables = [name for name in SETS if name in args.sets]
     compared = AGREEMENT in args.sets and FULL in args.rows
     gateway = None
     if compared or tables and any(row.gateway for row in rows):
         check_gateway(args.url, basis.weights)
-        gateway = GatewayArtist(args.url)
+        gateway = GatewayArtist(args.url, basis.weights)
     bench = Bench(
         folders,
         Album(args.work_dir / "pictures"),

@@ -159,7 +159,7 @@ class Bench:
             scoring = time.perf_counter() - start
         seconds = drawn.seconds / self.workers + scoring
         digest = self.basis.score(row, parameters, pair, artist.where)
-        return Score(pair.name, pair.group, pair.seed, match, prompt, seconds, digest)
+        return Score(pair.name, pair.person, pair.group, pair.seed, match, prompt, seconds, digest)
 
 
 def pictures_planned(rows: Sequence[Row], validation: int, table: int) -> int:

@@ -6,15 +6,15 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from toolkit.evaluate.statistics import LEVEL, RESAMPLES, Estimate, harmonic_mean, is_better, mean
+from toolkit.evaluate.statistics import LEVEL, RESAMPLES, Estimate, is_better
 from toolkit.report import plots
 from toolkit.report.agreement import PAIRS_A_SET
 from toolkit.report.choice import RULE
-from toolkit.report.claims import claims, gaps_to_full, kept_apart, values
+from toolkit.report.claims import claims, gaps_to_full, kept_apart
 from toolkit.report.examples import PAIRS_A_GROUP
 from toolkit.report.results import Results
 from toolkit.report.rows import FULL, ROWS, SETS, STEPS, Parameters
-from toolkit.report.scores import Score
+from toolkit.report.scores import estimate
 
 SCORES = ("identity", "prompt", "harmonic mean")
 
@@ -55,7 +55,7 @@ def table(results: Results, name: str) -> list[dict]:
     rows = {row.name: results.table[row.name, name] for row in ROWS if (row.name, name) in results.table}
     gaps = gaps_to_full(rows)
     lines = [
-        {"row": row, **_estimates(rows[row.name]), "gap": gaps.get(row.name),
+        {"row": row, **{name: estimate(rows[row.name], name) for name in SCORES}, "gap": gaps.get(row.name),
          "apart": kept_apart(rows[row.name]) if name == "double" else None,
          "parameters": results.choices[row.name].parameters}
         for row in ROWS if row.name in rows
@@ -67,11 +67,6 @@ def table(results: Results, name: str) -> list[dict]:
     for line in lines:
         line["behind"] = line["gap"] is not None and is_better(line["gap"])
     return lines
-
-
-def _estimates(scores: list[Score]) -> dict[str, Estimate]:
-    identity, prompt = values(scores, "identity"), values(scores, "prompt")
-    return {"identity": mean(identity), "prompt": mean(prompt), "harmonic mean": harmonic_mean(identity, prompt)}
 
 
 def _plots(results: Results) -> dict[str, list[Markup]]:
@@ -90,8 +85,8 @@ def _plots(results: Results) -> dict[str, list[Markup]]:
     return {section: [Markup(svg) for svg in svgs] for section, svgs in drawn.items()}
 
 
-def _range(estimate: Estimate, digits: int = 3) -> str:
-    return f"[{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+def _range(found: Estimate, digits: int = 3) -> str:
+    return f"[{found.low:.{digits}f}, {found.high:.{digits}f}]"
 
 
 def _parameters(parameters: Parameters) -> str:

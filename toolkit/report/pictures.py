@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from toolkit.evaluate.client import edit
+from toolkit.evaluate.client import GatewayError, edit
 from toolkit.evaluate.pairs import Pair
 from toolkit.reference.networks import Networks, OnnxNetworks
 from toolkit.reference.pipeline import Pipeline, Request
@@ -33,12 +33,14 @@ class GatewayArtist:
 
     where = "gateway"
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, url: str, weights: str) -> None:
+        self.url, self.weights = url, weights
 
     def draw(self, row, pair, points):
         for parameters in points:
-            image, _ = edit(self.url, row.asked(pair), **parameters.given())
+            image, details = edit(self.url, row.asked(pair), **parameters.given())
+            if (served := details["parameters"]["weights"]) != self.weights:
+                raise GatewayError(f"the gateway at {self.url} now serves weights {served}, not {self.weights}")
             yield Image.fromarray(image)
 
 

@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toolkit.data.held_out import GROUPS
-from toolkit.evaluate.statistics import Estimate, harmonic_mean, mean
-from toolkit.report.claims import KEPT_APART, kept_apart, values
+from toolkit.evaluate.statistics import Estimate
+from toolkit.report.claims import KEPT_APART, kept_apart
 from toolkit.report.results import Results
 from toolkit.report.rows import FULL, ROWS, SETS, Parameters, Row
-from toolkit.report.scores import Score
+from toolkit.report.scores import Score, estimate
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/).
 COLOURS = dict(
@@ -72,7 +72,7 @@ def trade_off(results: Results, name: str) -> str:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for row, scores in _rows(results, name):
-            x, y = (mean(values(scores, score)) for score in ("identity", "prompt"))
+            x, y = (estimate(scores, score) for score in ("identity", "prompt"))
             size, layer = (9, 4) if row.name == FULL else (6, 3)
             axes.errorbar(x.value, y.value, _whiskers([y]), _whiskers([x]), MARKERS[row.name], color=COLOURS[row.name],
                           ms=size, lw=1.4, label=row.title, zorder=layer)  # fmt: skip
@@ -98,7 +98,7 @@ def groups(results: Results, name: str) -> str:
             for k, (row, scores) in enumerate(rows):
                 parts = [[s for s in scores if s.group == group] for group in GROUPS]
                 found = [g for g, part in enumerate(parts) if part]
-                estimates = [_estimate(parts[g], score) for g in found]
+                estimates = [estimate(parts[g], score) for g in found]
                 x = np.array(found) + (k - (len(rows) - 1) / 2) * 0.8 / len(rows)
                 axes.bar(x, [e.value for e in estimates], 0.8 / len(rows), yerr=_whiskers(estimates),
                          color=COLOURS[row.name], ecolor=_INK, error_kw={"lw": 0.7}, label=row.title)  # fmt: skip
@@ -115,12 +115,6 @@ def _legend(figure: Figure, axes: Axes) -> None:
     """One for all of a figure's axes, below them."""
     lines = axes.get_legend_handles_labels()
     figure.legend(*lines, loc="outside lower center", ncols=4, frameon=False, fontsize=7.5, columnspacing=1)
-
-
-def _estimate(scores: list[Score], score: str) -> Estimate:
-    if score == "harmonic mean":
-        return harmonic_mean(values(scores, "identity"), values(scores, "prompt"))
-    return mean(values(scores, score))
 
 
 def apart(results: Results) -> str:
@@ -155,7 +149,7 @@ def bounds(results: Results, row: Row, scores: Sequence[str]) -> str:
                 cells = np.full((len(starts), len(finals)), np.nan)
                 for p, measured in swept.items():
                     if part := [s for s in measured if s.subjects == subjects]:
-                        cells[starts.index(p.start_merge_step), finals.index(p.final_step)] = _value(part, score)
+                        cells[starts.index(p.start_merge_step), finals.index(p.final_step)] = estimate(part, score).value
                 axes.imshow(cells, cmap="viridis", aspect="auto")
                 middle = (np.nanmin(cells) + np.nanmax(cells)) / 2
                 for (y, x), value in np.ndenumerate(cells):
@@ -177,12 +171,6 @@ def bounds(results: Results, row: Row, scores: Sequence[str]) -> str:
     return _svg(f"sweep of the stage bounds, {row.title}", 2.9 * len(scores) + 0.4, 4.6, draw)
 
 
-def _value(scores: list[Score], score: str) -> float:
-    if score == "harmonic mean":
-        return harmonic_mean(values(scores, "identity"), values(scores, "prompt")).value
-    return float(values(scores, score).mean())
-
-
 def curves(results: Results, parameter: str, label: str) -> str:
     """Harmonic mean over one parameter, the others as each row chose them, one and two subjects."""
 
@@ -194,7 +182,7 @@ def curves(results: Results, parameter: str, label: str) -> str:
                     continue
                 parts = {x: [s for s in scores if s.subjects == subjects] for x, scores in line.items()}
                 parts = {x: part for x, part in parts.items() if part}
-                heights = [_value(part, "harmonic mean") for part in parts.values()]
+                heights = [estimate(part, "harmonic mean").value for part in parts.values()]
                 axes.plot(list(parts), heights, f"-{MARKERS[row.name]}", color=COLOURS[row.name],
                           ms=5, lw=1.3, label=row.title)  # fmt: skip
             axes.set(xlabel=label, title="one subject" if subjects == 1 else "two subjects")

@@ -12,8 +12,12 @@ import numpy as np
 from toolkit.evaluate import pair_scores
 from toolkit.evaluate.pair_scores import PairScore, fields_of
 from toolkit.evaluate.pairs import Pair
+from toolkit.evaluate.statistics import Estimate, harmonic_mean, mean
 from toolkit.report.rows import Parameters, Row
 
+# What was drawn or scored under another edition is measured again. Raise it with a change to toolkit.reference,
+# toolkit.evaluate.metrics or the gateway that changes pictures or scores.
+EDITION = 1
 COLUMNS = (*pair_scores.COLUMNS, "seconds", "digest")
 
 
@@ -40,7 +44,7 @@ class Basis:
 
     def picture(self, row: Row, parameters: Parameters, pair: Pair, where: str) -> str:
         """Digest of what a picture depends on."""
-        facts = [self.weights, where, row.name, parameters.given(), pair.prompt, pair.seed]
+        facts = [EDITION, self.weights, where, row.name, parameters.given(), pair.prompt, pair.seed]
         sha = hashlib.sha256(json.dumps(facts).encode())
         for reference in pair.references:
             sha.update(np.ascontiguousarray(reference).tobytes())
@@ -84,3 +88,20 @@ def read_fresh(path: Path, digests: Sequence[str]) -> list[Score]:
             "parameters, pairs and metric networks ask for"
         )
     return scores
+
+
+def values(scores: Sequence[Score], name: str) -> np.ndarray:
+    """`identity` or `prompt` of every picture."""
+    return np.array([getattr(score, name) for score in scores])
+
+
+def people(scores: Sequence[Score]) -> list[str]:
+    """Whom every picture shows, for the statistics."""
+    return [score.person for score in scores]
+
+
+def estimate(scores: Sequence[Score], name: str) -> Estimate:
+    """Of `identity`, `prompt` or `harmonic mean`."""
+    if name == "harmonic mean":
+        return harmonic_mean(values(scores, "identity"), values(scores, "prompt"), people(scores))
+    return mean(values(scores, name), people(scores))

@@ -1,5 +1,7 @@
 """The generated world: same bytes every time, exact masks, nothing held out in training."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -101,6 +103,21 @@ def test_hair_under_headwear_is_not_part_of_a_look():
     assert covered.hair.name not in covered.looks
 
 
+def test_who_looks_the_same_is_the_same_person():
+    """Headwear covers the hair and, without a beard, its colour: the split must not tell such people apart."""
+    rng = np.random.default_rng(4)
+    drawn = [draw_identity(rng, "train") for _ in range(600)]
+    covered = [i for i in drawn if i.headwear != "none"]
+    for identity in covered[:12]:
+        look, shown = draw_look(rng, people.GARMENTS["shirt"]), set()
+        for colour in people.HAIR_COLOURS:
+            twin = replace(identity, hair_colour=colour)
+            shown.add((twin.looks, people.render(twin, look, 40).tobytes()))
+        bearded = identity.beard.name != "NONE"
+        assert len(shown) == len({pixels for _, pixels in shown}) == (len(people.HAIR_COLOURS) if bearded else 1)
+    assert {i.beard.name == "NONE" for i in covered[:12]} == {True, False}
+
+
 def test_the_held_out_rule_knows_its_own_sentences():
     for prompt in PROMPTS:
         scene = Scene(prompt.place, prompt.time or "day", prompt.detail, prompt.weather)
@@ -161,6 +178,8 @@ def test_the_sets_of_pairs_are_what_they_say():
         assert {i.split for p in pairs for i in p.identities} == {split}
         assert all(p.prompt.count(MARKER) == len(p.identities) == len(p.references) for p in pairs)
     assert {len(p.identities) for p in sets["double"]} == {2}
+    shown = {p.person: p.identities[0].looks for p in sets["single"]}
+    assert len(shown) == len(set(shown.values())) == 51
     for name in ("single", "double", "validation"):
         assert {p.group for p in sets[name]} == set(GROUPS)
     held_out = {p.prompt for name in ("sheet", "single", "double") for p in sets[name]}

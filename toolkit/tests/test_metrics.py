@@ -105,6 +105,20 @@ def test_resampling_keeps_a_pairs_scores_together():
     assert statistics.is_better(statistics.harmonic_difference((first + 0.02, first), (first, first)))
 
 
+def test_pairs_of_one_person_are_drawn_together():
+    """Four equal scores a person: as sure as one score a person, not as four."""
+    rng = np.random.default_rng(5)
+    one_each = rng.normal(0.5, 0.1, 50)
+    four_each, people = np.repeat(one_each, 4), np.repeat(np.arange(50), 4)
+    single, together = statistics.mean(one_each), statistics.mean(four_each, people)
+    assert (together.low, together.high) == pytest.approx((single.low, single.high))
+    assert together.count == 200 and together.value == pytest.approx(single.value)
+    independent = statistics.mean(four_each)
+    assert (independent.high - independent.low) == pytest.approx((single.high - single.low) / 2, rel=0.1)
+    with pytest.raises(ValueError, match="2 people for 3 pairs"):
+        statistics.mean([0.1, 0.2, 0.3], ["a", "b"])
+
+
 def test_statistics_refuse_what_cannot_be_compared():
     with pytest.raises(ValueError, match=r"\[2, 3\] scores"):
         statistics.difference([1, 2], [1, 2, 3])
@@ -483,7 +497,7 @@ class Gateway(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: list[tuple[str, dict]] = []
         self.script: list[tuple[int, dict, bytes]] = []
-        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.url, self.weights = f"http://127.0.0.1:{self.server_port}", "a1f5"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -507,7 +521,7 @@ class _Handler(BaseHTTPRequestHandler):
         Image.new("RGB", (128, 128), (int(fields["seed"]) % 256, 0, 0)).save(png, "PNG")
         answer = {
             "data": [{"b64_json": base64.b64encode(png.getvalue()).decode(), "seed": int(fields["seed"])}],
-            "facediffuser": {"prompt_used": fields["prompt"], "parameters": {"steps": 50}},
+            "facediffuser": {"prompt_used": fields["prompt"], "parameters": {"weights": self.server.weights}},
         }
         return self.reply(200, {}, json.dumps(answer).encode())
 
@@ -544,7 +558,7 @@ def test_a_pair_is_asked_for_with_its_references_in_order(gateway, pairs):
     assert path == "/v1/images/edits"
     assert (fields["prompt"], fields["seed"], fields["guidance_scale"]) == (pairs[-1].prompt, str(pairs[-1].seed), "2.5")
     assert all(np.array_equal(a, b) for a, b in zip(fields["image"], pairs[-1].references, strict=True))
-    assert image.shape == (128, 128, 3) and details["parameters"] == {"steps": 50}
+    assert image.shape == (128, 128, 3) and details["parameters"] == {"weights": "a1f5"}
     edit(gateway.url, text_only(pairs[-1]), num_inference_steps=4)
     path, fields = gateway.asked[1]
     assert path == "/v1/images/generations" and "<|image|>" not in fields["prompt"]
@@ -561,6 +575,13 @@ def test_only_missing_pictures_are_asked_for(gateway, pairs, tmp_path):
         assert about["facediffuser"]["prompt_used"] == pair.prompt
     with pytest.raises(ValueError, match="use another folder"):
         collect(gateway.url, pairs, tmp_path, {"guidance_scale": 4})
+    gateway.weights = "b2e6"
+    collect(gateway.url, pairs, tmp_path, {"guidance_scale": 3})  # nothing is missing, nothing is asked
+    (tmp_path / f"{pairs[1].name}.png").unlink()
+    with pytest.raises(GatewayError, match="serves weights b2e6, the folder's pictures were made with a1f5"):
+        collect(gateway.url, pairs, tmp_path, {"guidance_scale": 3})
+    gateway.weights = "a1f5"
+    collect(gateway.url, pairs, tmp_path, {"guidance_scale": 3})
     with pytest.raises(ValueError, match="delete this one"):
         collect(gateway.url, [replace(pairs[0], seed=77)], tmp_path, {"guidance_scale": 3})
     with pytest.raises(FileNotFoundError, match="lacks nobody.png; it must hold one PNG a pair"):
@@ -585,7 +606,7 @@ def test_a_full_queue_is_waited_for_and_a_refusal_told(gateway, pairs, tmp_path)
 
 
 def score(name: str, own: tuple, swapped: tuple = (), faces: int = 1, group: str = "style", prompt: float = 0.5) -> PairScore:
-    return PairScore(name, group, 7, IdentityScore(own, swapped, faces), prompt)
+    return PairScore(name, name, group, 7, IdentityScore(own, swapped, faces), prompt)
 
 
 def read_scores(path: Path) -> list[PairScore]:

@@ -41,7 +41,8 @@ def pair(number: int, subjects: int = 1, group: str = "context") -> Pair:
     noise = np.random.default_rng(number)
     references = tuple(noise.integers(0, 256, (24, 24, 3), dtype=np.uint8) for _ in range(subjects))
     people = ("a woman <|image|>", "a man <|image|>")[:subjects]
-    return Pair(f"pair-{number:03d}", (), references, f"{' and '.join(people)} in the snow", group, {}, number)
+    name = f"pair-{number:03d}"
+    return Pair(name, name, (), references, f"{' and '.join(people)} in the snow", group, {}, number)
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +52,7 @@ def few_resamples(monkeypatch):
 
 
 def score(identity: float = 0.7, prompt: float = 0.3, **options) -> Score:
-    given = {"pair": "p", "group": "context", "seed": 1, "seconds": 1.0, "digest": "d"} | options
+    given = {"pair": "p", "person": "p", "group": "context", "seed": 1, "seconds": 1.0, "digest": "d"} | options
     own = given.pop("own", (identity,))
     return Score(match=IdentityScore(own, given.pop("swapped", ()), len(own)), prompt=prompt, **given)
 
@@ -333,7 +334,7 @@ def invent(folder: Path, sets, means, seed: int = 0) -> Folders:
             swapped = (identity - (0.3 if row.name == FULL and means is GOOD else noise.normal(0, 0.3)),) * 2
             digest = BASIS.score(row, parameters, one, where)
             made.append(
-                score(pair=one.name, group=one.group, seed=one.seed, own=own, swapped=swapped * (len(own) == 2),
+                score(pair=one.name, person=one.person, group=one.group, seed=one.seed, own=own, swapped=swapped * (len(own) == 2),
                       prompt=prompt, seconds=1.2, digest=digest)
             )  # fmt: skip
         return made

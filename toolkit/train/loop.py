@@ -82,7 +82,7 @@ class _Run:
         saved = torch.load(self.path, map_location="cpu") if self.path.exists() else None
         if saved:
             self._load(saved)
-        self.first_step = self.step
+        self.first_step, self.shown = self.step, bool(saved)
         self.model, self.optimizer = accelerator.prepare(stage, optimizer)
         if saved:
             self.optimizer.load_state_dict(saved["optimizer"])
@@ -104,6 +104,7 @@ class _Run:
             )
         self.step, self.seconds = saved["step"], saved["seconds"]
         self.losses, self.measured = saved["losses"], saved["record"]["measured"]
+        self.stage.restore_config(saved["config"])
         with torch.no_grad():
             for parameter, value in zip(self.parameters, saved["weights"], strict=True):
                 parameter.copy_(value)
@@ -163,10 +164,12 @@ class _Run:
     def save_in_time(self) -> None:
         if not self.accelerator.is_main_process:
             return
-        if time.monotonic() - self.sampled_at > self.options.sample_seconds:
+        due = time.monotonic() - self.saved_at > self.options.checkpoint_seconds
+        # what goes into the family's config is measured before the first checkpoint
+        if time.monotonic() - self.sampled_at > self.options.sample_seconds or due and not self.shown:
             self.show()
             self.sampled_at = time.monotonic()
-        if time.monotonic() - self.saved_at > self.options.checkpoint_seconds:
+        if due:
             self.checkpoint()
             self.saved_at = time.monotonic()
 
@@ -227,6 +230,7 @@ class _Run:
         self.ema.store(self.parameters)
         self.ema.copy_to(self.parameters)
         self.stage.eval()
+        self.shown = True
         self.measured = self.stage.sample(folder / f"{self.step:06d}.png")
         self.stage.train()
         self.ema.restore(self.parameters)

@@ -72,6 +72,9 @@ class Stage(nn.Module, ABC):
         """Entries of the family's config that change with the averaged weights."""
         return {}
 
+    def restore_config(self, config: dict) -> None:
+        """Takes up what family_config() gave to the checkpoint that training goes on from."""
+
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device

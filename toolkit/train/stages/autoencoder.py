@@ -80,6 +80,9 @@ class AutoencoderStage(Stage):
         own, which both UNets know."""
         return {"scaling_factor": self.scaling}
 
+    def restore_config(self, config: dict) -> None:
+        self.scaling = config["scaling_factor"]
+
     def sample(self, path: Path) -> dict[str, float]:
         """Mean absolute error (0-1) on held-out pictures and on their people; pictures above what
         became of them."""
