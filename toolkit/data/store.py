@@ -4,10 +4,11 @@ images.npy      uint8 [N, 128, 128, 3]
 labels.npy      uint8 [N, 128, 128]      0 scene, k = subject k
 references.npy  uint8 [M, 64, 64, 3]     of all subjects, in order
 samples.jsonl   N lines: caption, place, time, ..., subjects (attributes), first_reference
-set.json        what was drawn: recipe, split, count, seed
+set.json        what was drawn: recipe, split, count, seed, and a digest of what the generator makes of them
 preview.png     the first pictures
 """
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,7 +19,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from toolkit.data.samples import IMAGE_SIZE, RECIPES, REFERENCE_SIZE, Sample, make_sample
+from toolkit.data.samples import IMAGE_SIZE, RECIPES, REFERENCE_SIZE, Sample, make_sample, sample_rng, write_script
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,30 @@ SETS = (
 )
 
 
+def spec_in(folder: Path) -> SetSpec | None:
+    """Of the set that lies in a folder, whatever the generator would make of it now."""
+    mark = folder / "set.json"
+    if not mark.exists():
+        return None
+    found = json.loads(mark.read_text(encoding="utf-8"))
+    return SetSpec(**{name: found[name] for name in ("recipe", "split", "count", "seed")})
+
+
+def stamp(spec: SetSpec) -> str:
+    """Of a set as the generator draws it now: from two hundred scripts and one picture."""
+    recipe = RECIPES[spec.recipe]
+    digest = hashlib.sha256()
+    for index in range(min(spec.count, 200)):
+        digest.update(repr(write_script(sample_rng(recipe, spec.split, index, spec.seed), recipe, spec.split)).encode())
+    sample = make_sample(recipe, spec.split, 0, spec.seed)
+    for pixels in (sample.image, sample.labels, *(subject.reference for subject in sample.subjects)):
+        digest.update(pixels.tobytes())
+    return json.dumps(asdict(spec) | {"generator": digest.hexdigest()[:16]}) + "\n"
+
+
 def build(folder: Path, spec: SetSpec, processes: int = 2) -> Dataset:
-    """Draws the set into `folder` unless it is there already, and opens it."""
-    mark, wanted = folder / "set.json", json.dumps(asdict(spec)) + "\n"
+    """Draws the set into `folder` unless it is there already as it would be drawn now, and opens it."""
+    mark, wanted = folder / "set.json", stamp(spec)
     if mark.exists() and mark.read_text(encoding="utf-8") == wanted:
         return open_dataset(folder)
     mark.unlink(missing_ok=True)

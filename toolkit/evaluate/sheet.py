@@ -5,6 +5,7 @@ People, prompts and seeds are fixed in toolkit.evaluate.pairs; nothing is chosen
 
 import argparse
 import json
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -34,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/pictures/sheet.png"))
     parser.add_argument("--json", type=Path, default=Path("docs/pictures/sheet.json"))
     parser.add_argument("--hero", type=Path, help="also write the README's picture of the sample faces")
-    parser.add_argument("--card", type=Path, help="model card whose scores between two comments are rewritten")
+    parser.add_argument("--card", type=Path, default=Path("model_repository/mini/README.md"),
+                        help="model card whose scores are rewritten (default: %(default)s)")  # fmt: skip
     parser.add_argument("--parallel", type=int, default=2, help="requests at a time")
 
 
@@ -49,8 +51,8 @@ def run(args: argparse.Namespace) -> int:
     draw(pairs, images).save(args.out, optimize=True)
     args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(table(report))
-    if args.card:
-        write_part(args.card, "scores", table(report))
+    if not write_part(args.card, "scores", table(report)):
+        print(f"{args.card} has no <!-- scores --> to write the table behind", file=sys.stderr)
     if args.hero:
         hero(args.url).save(args.hero, optimize=True)
     return 0 if report["passed"] else 1

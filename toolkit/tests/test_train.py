@@ -21,7 +21,7 @@ from toolkit.export.command import export
 from toolkit.models import TINY, load, save
 from toolkit.train import record
 from toolkit.train.checkpoints import compose
-from toolkit.train.command import Plan, prepare
+from toolkit.train.command import Plan, generated, prepare
 from toolkit.train.launch import new_accelerator
 from toolkit.train.loop import Options, checkpoint_path, run_stage
 from toolkit.train.stage import Stage
@@ -180,6 +180,43 @@ def test_a_finished_stage_is_not_trained_again(work_dir):
     train("decoder", work_dir)
     assert checkpoint_path(work_dir, "decoder").read_bytes() == before
     assert len(record.read(work_dir / "stages.jsonl")) == len(STAGES)
+
+
+def test_a_training_goes_on_as_it_began_or_not_at_all(work_dir):
+    for other in ({"seed": 1}, {"settings": {"batch": 8}}, {"settings": {"learning_rate": 1e-5}}):
+        with pytest.raises(ValueError, match="decoder.pt began with .* not .*: give the options of its first run"):
+            train("decoder", work_dir, **other)
+
+
+def test_a_stage_that_was_trained_on_older_weights_is_named(work_dir, tmp_path, capsys):
+    shutil.copytree(work_dir / "checkpoints", tmp_path / "checkpoints")
+    compose(tmp_path, TINY)
+    assert not capsys.readouterr().err
+    path = checkpoint_path(tmp_path, "tdm")
+    newer = torch.load(path)
+    newer["record"]["steps"] = 99
+    torch.save(newer, path)
+    compose(tmp_path, TINY)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and "sdm.pt was trained on tdm after 3 steps, which now has 99: delete it" in said[0]
+
+
+def test_the_subject_stage_can_train_the_image_encoder_too(work_dir, tmp_path):
+    for earlier in ("data", "latents"):
+        (tmp_path / earlier).symlink_to(work_dir / earlier)
+    (tmp_path / "checkpoints").mkdir()
+    for earlier in ("vae", "attributes", "tdm"):
+        checkpoint_path(tmp_path, earlier).symlink_to(checkpoint_path(work_dir, earlier))
+    before = compose(tmp_path, TINY)
+    train("sdm", tmp_path, settings={"train_image_encoder": True, "steps": 1, "text_only": 0.0, "null": 0.0})
+    assert changed(before, compose(tmp_path, TINY)) == {"unet_sdm", "subject_fuser", "image_encoder"}
+
+
+def test_data_of_another_seed_is_trained_on_as_it_lies_there(tmp_path):
+    spec = replace(SETS[0], count=8, seed=5)
+    drawn = data_sets.build(tmp_path / "data" / spec.name, spec)
+    opened = generated(Plan(Options(tmp_path), TINY, sets=SETS), "scenes", "train")
+    assert len(opened) == 8 and opened.samples == drawn.samples
 
 
 def test_the_family_of_a_work_directory_can_be_saved_at_any_time(work_dir, tmp_path):

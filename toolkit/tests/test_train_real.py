@@ -134,8 +134,9 @@ def changed(before, after):
         ("tdm", {}, {}, {"unet_tdm", "text_encoder", "unet_sdm"}),
         ("tdm", {"gradient_checkpointing": True}, {"freeze_text_encoder": True}, {"unet_tdm", "unet_sdm"}),
         ("sdm", {"cache_latents": True, "gradient_checkpointing": True}, {}, {"unet_sdm", "subject_fuser"}),
+        ("sdm", {}, {"train_image_encoder": True}, {"unet_sdm", "subject_fuser", "image_encoder"}),
     ],
-    ids=["vae", "tdm", "tdm-unet-alone", "sdm"],
+    ids=["vae", "tdm", "tdm-unet-alone", "sdm", "sdm-image-encoder"],
 )
 def test_a_stage_changes_its_networks_and_no_others(
     stable_diffusion, pictures, tmp_path, stage, plan, settings, trained
@@ -148,6 +149,14 @@ def test_a_stage_changes_its_networks_and_no_others(
     assert (tmp_path / "latents").exists() == bool(plan.get("cache_latents"))
     # words of no caption: a real text encoder knows them
     assert compose(work_dir).text_encoder.get_input_embeddings().weight.abs().sum(dim=1).min() > 0
+
+
+def test_the_decoder_sharpens_and_leaves_the_encoder(stable_diffusion, pictures, tmp_path):
+    work_dir = started(stable_diffusion, tmp_path)
+    before = compose(work_dir).vae.state_dict()
+    train("decoder", work_dir, pictures)
+    moved = {k for k, v in compose(work_dir).vae.state_dict().items() if not torch.equal(v, before[k])}
+    assert moved and all(name.startswith(("autoencoder.decoder.", "autoencoder.post_quant_conv.")) for name in moved)
 
 
 def test_sizes_come_from_the_loaded_networks(stable_diffusion):

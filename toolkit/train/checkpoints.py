@@ -1,5 +1,6 @@
 """The family that a work directory's checkpoints make, at any time of a training."""
 
+import sys
 from pathlib import Path
 
 import torch
@@ -18,8 +19,9 @@ INPUT_FIDELITY = {
 
 
 def compose(work_dir: Path, preset: Preset = MINI, seed: int = 0, until: str | None = None) -> Family:
-    """Averaged weights of every stage that has a checkpoint, a later stage's over an earlier one's; for the rest what the work directory
-    began from, or random networks of the preset.
+    """Averaged weights of every stage that has a checkpoint, a later stage's over an earlier one's; for
+    the rest what the work directory began from, or random networks of the preset. Warns of a stage that
+    was trained on other weights than the earlier stages have now.
 
     until: leave this stage and later ones out. The subject model has the scene model's weights as
     long as neither a stage nor the start gave it its own.
@@ -47,9 +49,21 @@ def compose(work_dir: Path, preset: Preset = MINI, seed: int = 0, until: str | N
             family.unet_sdm.load_state_dict(family.unet_tdm.state_dict())
         if stage == "vae":
             family.config.pop("random_encoder", None)
+        _warn_of_age(stage, path, saved["setup"]["built_on"], family)
         family.config |= saved["config"]
         family.config["trained"].append(saved["record"])
     return family.eval()
+
+
+def _warn_of_age(stage: str, path: Path, built_on: dict[str, int], family: Family) -> None:
+    now = {record["stage"]: record["steps"] for record in family.config["trained"]}
+    for earlier, steps in built_on.items():
+        if now.get(earlier) != steps:
+            print(
+                f"train: {path} was trained on {earlier} after {steps} steps, which now has {now.get(earlier)}: delete it to "
+                f"train {stage} again on what is there",
+                file=sys.stderr,
+            )
 
 
 def _differ(family: Family) -> bool:

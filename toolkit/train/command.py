@@ -6,7 +6,7 @@ stages, in order
   tdm          scene model (TDM) and text encoder
   sdm          subject model (SDM) and subject fuser, from the scene model's weights
   decoder      sharpens the decoder; latents stay as they are
-  all          these five, each for a number of minutes
+  all          these five, each for its own number of steps
   export-checkpoint   writes the family that the present checkpoints make, at any time
 
 A stage that was cut goes on from its last checkpoint. Each ends by writing the family to --out; its
@@ -24,7 +24,7 @@ from accelerate import Accelerator
 from torch.multiprocessing import ProcessExitedException
 from tqdm import trange
 
-from toolkit.data.store import SETS, Dataset, SetSpec, build
+from toolkit.data.store import SETS, Dataset, SetSpec, build, spec_in
 from toolkit.models import MINI, Preset, save
 from toolkit.train import record
 from toolkit.train.checkpoints import compose
@@ -42,9 +42,7 @@ from toolkit.train.start import begin
 
 # options that replace a number of the stage
 SETTINGS = ("steps", "batch", "optimizer", "learning_rate", "weight_decay", "ema_decay", "null", "freeze_text_encoder",
-            "text_only", "mask_weight", "localisation", "restart_from_tdm")  # fmt: skip
-# What `all` gives each stage where nothing else is said; in all some two hours on two cores.
-MINUTES = {"vae": 40.0, "attributes": 5.0, "tdm": 30.0, "sdm": 30.0, "decoder": 15.0}
+            "text_only", "mask_weight", "localisation", "restart_from_tdm", "train_image_encoder")  # fmt: skip
 
 EXAMPLES = """\
 examples
@@ -125,6 +123,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--text-only", type=float, metavar="SHARE", help="sdm: rows that see no reference")
     group.add_argument("--mask-weight", type=float, help="sdm: how much more a subject's pixel counts")
     group.add_argument("--localisation", type=float, metavar="WEIGHT", help="sdm: of the attention loss")
+    group.add_argument("--train-image-encoder", action="store_true", default=None,
+                       help="sdm: train the image encoder with the subject model, where there are no attribute labels")
     group.add_argument("--restart-from-tdm", action="store_true", default=None,
                        help="sdm: begin with the scene model's UNet though --from has a subject model")
     # fmt: on
@@ -223,7 +223,7 @@ def plan_of(args: argparse.Namespace, stage: str) -> Plan:
         options=Options(
             work_dir=args.work_dir,
             seed=args.seed,
-            minutes=args.minutes or (MINUTES[stage] if args.stage == "all" and not args.steps else None),
+            minutes=args.minutes,
             checkpoint_seconds=60 * args.checkpoint_minutes,
             sample_seconds=60 * args.sample_minutes,
             data_workers=args.data_workers,
@@ -266,6 +266,8 @@ def open_pictures(plan: Plan, recipe: str, preset: Preset) -> tuple[Pictures, Pi
 
 
 def generated(plan: Plan, recipe: str, split: str) -> Dataset:
-    """A data set of the generated world, drawn when it is first needed."""
+    """A data set of the generated world, drawn when it is first needed; of the seed and the count that lie
+    there, where `make data` was told others than its own."""
     spec = next(spec for spec in plan.sets if (spec.recipe, spec.split) == (recipe, split))
-    return build(plan.options.work_dir / "data" / spec.name, spec)
+    folder = plan.options.work_dir / "data" / spec.name
+    return build(folder, spec_in(folder) or spec)

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from toolkit.models import Family
-from toolkit.train.pictures import Pictures
+from toolkit.train.pictures import Pictures, digest_of
 from toolkit.train.pixels import to_pixels
 
 _CHUNK = 32
@@ -22,7 +22,7 @@ def encode_pictures(accelerator: Accelerator, family: Family, pictures: Pictures
     same pictures. All processes encode a share."""
     stamp = {
         "encoder": _digest_of_encoder(family),
-        "pictures": _digest_of_pictures(pictures),
+        "pictures": digest_of(pictures),
         "scaling_factor": family.config["scaling_factor"],
     }
     mark = path.with_suffix(".json")
@@ -58,13 +58,4 @@ def _digest_of_encoder(family: Family) -> str:
     for network in (family.vae.autoencoder.encoder, family.vae.autoencoder.quant_conv):
         for value in network.state_dict().values() if network is not None else ():
             digest.update(value.contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _digest_of_pictures(pictures: Pictures) -> str:
-    """Of all captions and of eight pictures, which tells one data set from another."""
-    count = len(pictures.captions)
-    digest = hashlib.sha256("\n".join(pictures.captions).encode())
-    for index in range(0, count, max(1, count // 8)):
-        digest.update(pictures.image(index).tobytes())
     return digest.hexdigest()

@@ -78,6 +78,7 @@ class _Run:
         optimizer = new_optimizer(stage)
         self.ema = EMAModel(self.parameters, decay=stage.ema_decay, foreach=True)
         self.step, self.seconds, self.losses, self.measured = 0, 0.0, [], {}
+        self.setup = {"seed": options.seed} | stage.setup()
         self.path = checkpoint_path(options.work_dir, stage.name)
         saved = torch.load(self.path, map_location="cpu") if self.path.exists() else None
         if saved:
@@ -101,6 +102,12 @@ class _Run:
             raise InputError(
                 f"{self.path} trained other parameters than this run would: give the options of its first run, or "
                 "another --work-dir"
+            )
+        if differing := [name for name, value in self.setup.items() if saved["setup"].get(name) != value]:
+            then, now = ({name: setup.get(name) for name in differing} for setup in (saved["setup"], self.setup))
+            raise InputError(
+                f"{self.path} began with {then}, not {now}: give the options of its first run, delete it to train the "
+                "stage anew, or take another --work-dir"
             )
         self.step, self.seconds = saved["step"], saved["seconds"]
         self.losses, self.measured = saved["losses"], saved["record"]["measured"]
@@ -193,6 +200,7 @@ class _Run:
         self.seconds = time.monotonic() - self.started
         scaler = self.accelerator.scaler
         state = {
+            "setup": self.setup,
             "step": self.step,
             "seconds": self.seconds,
             "losses": self.losses,

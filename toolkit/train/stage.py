@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from toolkit.models import Family
 from toolkit.train.draws import Draw
 from toolkit.train.errors import InputError
-from toolkit.train.pictures import Examples, Pictures
+from toolkit.train.pictures import Examples, Pictures, digest_of
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Stage(nn.Module, ABC):
     ema_decay = 0.999
     warmup = 100
     sample_steps = 25  # DDIM steps of sample()'s pictures, where it makes any
+    builds_on: ClassVar = ()  # earlier stages whose weights this one reads
     recipe = "scenes"  # of the generated world
     reads_latents = False
     SETTINGS: ClassVar = ("steps", "batch", "optimizer", "learning_rate", "weight_decay", "ema_decay")
@@ -71,6 +72,15 @@ class Stage(nn.Module, ABC):
     def family_config(self) -> dict:
         """Entries of the family's config that change with the averaged weights."""
         return {}
+
+    def setup(self) -> dict:
+        """What a resumed training must have in common with its first run to reach the same weights."""
+        settings = {name: getattr(self, name) for name in self.SETTINGS if name != "steps"}
+        return settings | {"pictures": digest_of(self.data.train), "built_on": self.built_on()}
+
+    def built_on(self) -> dict[str, int]:
+        """Steps of the earlier stages whose weights this one reads."""
+        return {r["stage"]: r["steps"] for r in self.family.config["trained"] if r["stage"] in self.builds_on}
 
     def restore_config(self, config: dict) -> None:
         """Takes up what family_config() gave to the checkpoint that training goes on from."""

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from toolkit.data.captions import vocabulary
-from toolkit.data.store import Dataset, SetSpec, build
+from toolkit.data.store import Dataset, SetSpec, build, stamp
 from toolkit.evaluate.metrics import quality
 from toolkit.evaluate.metrics.faces import FaceSpec, build_faces
 from toolkit.evaluate.metrics.mini import WEIGHTS, MiniMetrics, Words
@@ -103,10 +103,12 @@ def make(plan: Plan, work_dir: Path, out: Path, processes: int = 1) -> dict:
             lambda rng: towers_loss(towers, metrics.words, scenes, plan.towers.batch, rng),
         ),
     }
-    minutes = {
-        name: round(train(name, networks, loss, course.steps, course.learning_rate, work_dir, plan.seed), 1)
-        for name, (course, networks, loss) in courses.items()
-    }
+    learnt_from = {"detector": faces.stamp, "embedder": faces.stamp, "towers": stamp(SetSpec("scenes", "metric", plan.pictures))}
+    minutes = {}
+    for name, (course, networks, loss) in courses.items():
+        data = f"{course.batch} a step of {learnt_from[name]}"
+        spent = train(name, networks, loss, course.steps, course.learning_rate, work_dir, plan.seed, data)
+        minutes[name] = round(spent, 1)
     metrics.save(out)
     # Measured as they are read again: in FP16.
     report = quality.measure(MiniMetrics.load(out), pictures("held_out", plan.held_out), pictures("validation", plan.validation))

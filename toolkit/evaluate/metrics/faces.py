@@ -6,6 +6,7 @@ Unlike the data sets of toolkit.data, every identity comes in several pictures, 
 size and place, and where each head lies is known. A picture depends on (split, index) alone.
 """
 
+import hashlib
 import json
 import math
 import zlib
@@ -39,6 +40,7 @@ class FaceSet:
     images: np.ndarray
     boxes: np.ndarray
     identities: np.ndarray
+    stamp: str  # what was drawn, and a digest of what the generator made of it
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,10 @@ class FaceSpec:
 
 
 def build_faces(folder: Path, spec: FaceSpec, processes: int = 1) -> FaceSet:
-    """Draws the set into `folder` unless it is there already, and opens it."""
+    """Draws the set into `folder` unless it is there already as it would be drawn now, and opens it."""
     mark = folder / "spec.json"
-    wanted = json.dumps(asdict(spec))
+    first = hashlib.sha256(b"".join(part.tobytes() for index in range(4) for part in draw_picture(spec, index)))
+    wanted = json.dumps(asdict(spec) | {"generator": first.hexdigest()[:16]})
     if not (mark.exists() and mark.read_text(encoding="utf-8") == wanted):
         mark.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +74,7 @@ def build_faces(folder: Path, spec: FaceSpec, processes: int = 1) -> FaceSet:
         np.save(folder / "identities.npy", identities)
         mark.write_text(wanted, encoding="utf-8")  # last: its presence says that the set is complete
     images = np.load(folder / "images.npy", mmap_mode="r")
-    return FaceSet(images, np.load(folder / "boxes.npy"), np.load(folder / "identities.npy"))
+    return FaceSet(images, np.load(folder / "boxes.npy"), np.load(folder / "identities.npy"), wanted)
 
 
 @lru_cache(maxsize=4096)

@@ -45,27 +45,32 @@ def train(
     learning_rate: float,
     work_dir: Path,
     seed: int = 0,
+    data: str = "",
 ) -> float:
     """Trains in place, from the last checkpoint of `name` in `work_dir` on; returns minutes spent.
 
+    data: names what the loss learns from. Raises ValueError for a checkpoint of other data, numbers or networks.
     loss is called with the step's generator; torch's own is seeded too.
     """
     networks.train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(networks.parameters(), lr=learning_rate, weight_decay=0.02, fused=True)
     path = work_dir / "checkpoints" / f"metrics-{name}.pt"
     first, spent = 0, 0.0
+    setup = {"steps": steps, "learning_rate": learning_rate, "seed": seed, "data": data}
     if path.exists():
         saved = torch.load(path, weights_only=True)
         first, spent = saved["step"], saved["seconds"]
+        if saved["setup"] != setup:
+            raise ValueError(f"{path} belongs to other data or numbers ({saved['setup']}, not {setup}); delete it to train anew")
         try:
             networks.load_state_dict(saved["networks"])
         except RuntimeError as error:
-            raise ValueError(f"{path} belongs to other networks or other data; delete it to train anew") from error
+            raise ValueError(f"{path} belongs to other networks; delete it to train anew") from error
         optimizer.load_state_dict(saved["optimizer"])
     started = time.monotonic() - spent
 
     def checkpoint(step: int) -> None:
-        state = {"step": step, "seconds": time.monotonic() - started}
+        state = {"setup": setup, "step": step, "seconds": time.monotonic() - started}
         state |= {"networks": networks.state_dict(), "optimizer": optimizer.state_dict()}
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(state, path.with_suffix(".part"))

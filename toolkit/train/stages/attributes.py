@@ -28,7 +28,7 @@ class NoLabelsError(InputError):
 
 class AttributesStage(Stage):
     name = "attributes"
-    steps = 2500
+    steps = 800
     batch = 64
     optimizer = "muon"
     learning_rate = 2e-3

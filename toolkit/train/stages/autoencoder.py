@@ -28,7 +28,7 @@ class AutoencoderStage(Stage):
     """
 
     name = "vae"
-    steps = 6000
+    steps = 5000
     batch = 8
     optimizer = "muon"
     learning_rate = 3e-3
@@ -112,6 +112,7 @@ class DecoderStage(AutoencoderStage):
     """Sharpens the decoder after the latents are fixed: the encoder stays as it is."""
 
     name = "decoder"
+    builds_on = ("vae",)
     learning_rate = 1e-3
 
     def __init__(self, family: Family, data: Data, settings: dict | None = None) -> None:

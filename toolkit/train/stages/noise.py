@@ -15,6 +15,7 @@ from toolkit.train.stage import Data, Stage
 
 
 class NoiseStage(Stage):
+    builds_on = ("vae",)
     reads_latents = True
     null: float  # share of rows with the empty prompt, for guidance
     SETTINGS = (*Stage.SETTINGS, "null")

@@ -3,7 +3,8 @@
 The recipe is FastComposer's (https://arxiv.org/abs/2305.10431): the subject fuser writes reference
 images into the text states; some rows see the text alone; subjects count more than the scene; an
 attention loss keeps half of the heads on their subject. The text encoder is the scene model's and
-stays frozen, so that one serves both; the image encoder comes from the stage attributes, or is CLIP's.
+stays frozen, so that one serves both. The image encoder comes from the stage attributes, or is CLIP's, and
+stays frozen too unless `train_image_encoder` says otherwise, as pictures without attribute labels may need.
 """
 
 from pathlib import Path
@@ -26,6 +27,7 @@ from toolkit.train.stages.noise import NoiseStage
 
 class SubjectModelStage(NoiseStage):
     name = "sdm"
+    builds_on = ("vae", "attributes", "tdm")
     steps = 6000
     batch = 20
     learning_rate = 8e-4
@@ -36,7 +38,10 @@ class SubjectModelStage(NoiseStage):
     mask_weight = 2.0  # how much more a subject's pixel counts than the scene's
     localisation = 0.02  # weight of the attention loss
     restart_from_tdm = False
-    SETTINGS = (*NoiseStage.SETTINGS, "text_only", "mask_weight", "localisation", "restart_from_tdm")
+    train_image_encoder = False
+    SETTINGS = (
+        *NoiseStage.SETTINGS, "text_only", "mask_weight", "localisation", "restart_from_tdm", "train_image_encoder",
+    )  # fmt: skip
 
     def __init__(self, family: Family, data: Data, settings: dict | None = None) -> None:
         super().__init__(family, data, settings)
@@ -46,7 +51,8 @@ class SubjectModelStage(NoiseStage):
             family.unet_sdm.load_state_dict(family.unet_tdm.state_dict())
         self.unet_sdm = family.unet_sdm.requires_grad_(True)
         self.subject_fuser = family.subject_fuser.requires_grad_(True)
-        self.text_encoder, self.image_encoder = family.text_encoder, family.image_encoder
+        self.text_encoder = family.text_encoder
+        self.image_encoder = family.image_encoder.requires_grad_(self.train_image_encoder)
         self.examples = self.new_examples(
             labels=data.train.labels, positions=self.positions_of, references=self.references_of
         )
@@ -74,10 +80,10 @@ class SubjectModelStage(NoiseStage):
         used = positions >= 0
         with torch.no_grad():
             states = self.text_encoder(ids).last_hidden_state.float()
-            embeds = states.new_zeros(*used.shape, states.shape[-1])
-            if used.any():
-                pixels = to_pixel_values(batch["references"][used], self.family)
-                embeds[used] = self.image_encoder(pixels).image_embeds.float()
+        embeds = states.new_zeros(*used.shape, states.shape[-1])
+        if used.any():
+            pixels = to_pixel_values(batch["references"][used], self.family)
+            embeds[used] = self.image_encoder(pixels).image_embeds.float()
         return self.subject_fuser(states, embeds, positions), positions
 
     def forward(self, batch: dict[str, Tensor], draw: Draw) -> Tensor:
