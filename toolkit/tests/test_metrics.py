@@ -7,7 +7,7 @@ import json
 import math
 import statistics as standard
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 from email import message_from_bytes
 from email.policy import HTTP
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,9 +19,13 @@ import torch
 from PIL import Image
 from torch import nn
 
+from toolkit.data import held_out as held_out_sentences
 from toolkit.data import people
+from toolkit.data.captions import Content
+from toolkit.data.held_out import Prompt
 from toolkit.data.people import SKIN_TONES, draw_identity, draw_look
 from toolkit.data.samples import SCENES, make_sample
+from toolkit.data.scenes import Scene
 from toolkit.data.store import SetSpec, build
 from toolkit.evaluate import evaluate, statistics
 from toolkit.evaluate.client import GatewayError, collect, edit, read_pictures, text_only
@@ -263,6 +267,17 @@ def test_a_false_caption_changes_one_thing_and_nobody(scenes):
         assert true.count("<|image|>") == content.people
 
 
+def test_no_false_caption_asks_for_what_is_held_out():
+    """No true one does: the towers would learn that held-out sentences are always false."""
+    held_out = Prompt("style", "a blueprint of a {} on the moon", "moon", style="blueprint")
+    assert held_out in held_out_sentences.PROMPTS
+    shown = Content(Scene("moon", "day"), 1, clothes="red shirt", style="sepia")
+    sample = {**asdict(shown), **asdict(shown.scene), "caption": "a sepia photo of a woman <|image|> on the moon"}
+    rng = np.random.default_rng(0)
+    styles = [reword(rng, sample, "style")[1] for _ in range(60)]
+    assert not any("blueprint" in text for text in styles) and any("pastel" in text for text in styles)
+
+
 def test_captions_of_one_picture_do_not_tell_who_it_shows(scenes):
     rng = np.random.default_rng(0)
     sample = next(s for s in scenes.samples if s["people"] == 1)
@@ -367,6 +382,17 @@ def test_a_checkpoint_of_other_networks_is_refused(tmp_path):
     train("classes", MarginClasses(6), lambda rng: torch.zeros((), requires_grad=True), 1, 1e-3, tmp_path)
     with pytest.raises(ValueError, match="delete it to train anew"):
         train("classes", MarginClasses(7), lambda rng: torch.zeros((), requires_grad=True), 1, 1e-3, tmp_path)
+
+
+def test_a_checkpoint_of_other_data_or_numbers_is_refused(tmp_path):
+    def run(rate=1e-3, seed=0, data="faces"):
+        train("classes", MarginClasses(6), lambda rng: torch.zeros((), requires_grad=True), 1, rate, tmp_path, seed, data)
+
+    run()
+    run()
+    for other in ({"rate": 2e-3}, {"seed": 1}, {"data": "other faces"}):
+        with pytest.raises(ValueError, match="other data or numbers .* delete it to train anew"):
+            run(**other)
 
 
 def test_what_is_stated_of_the_networks_is_complete(tiny):
