@@ -114,7 +114,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                        help="between two sample sheets (default 4)")
 
     group = parser.add_argument_group("recipe (default: the stage's own number)")
-    group.add_argument("--optimizer", choices=OPTIMIZERS, help="muon: fewer steps for an autoencoder from nothing")
+    group.add_argument("--optimizer", choices=OPTIMIZERS, help="muon: fewer steps from nothing; adamw: for given weights")
     group.add_argument("--learning-rate", type=float, help="after the warm-up")
     group.add_argument("--weight-decay", type=float)
     group.add_argument("--ema-decay", type=float, help="of the averaged weights, which are what comes out")

@@ -1,10 +1,11 @@
-"""The optimizers of a stage: AdamW, and Muon, with which an autoencoder learns from nothing in far fewer steps.
+"""The optimizers of a stage: AdamW, and Muon, with which an autoencoder or a vision transformer learns in fewer steps.
 
 Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon) orthogonalises the momentum of every weight matrix;
 timm's flattens convolutions to matrices and scales the step so that one learning rate serves it and AdamW
 (Liu et al., 2025, https://arxiv.org/abs/2502.16982). Measured on the stage vae from the same checkpoint: 160 steps
-brought the held-out error from 0.058 to 0.048 with Muon and to 0.055 with AdamW, a Muon step taking a fifth longer. On
-the stage tdm a Muon step takes twice as long on a CPU and gains less than that: after equal times the loss was 0.145
+brought the held-out error from 0.058 to 0.048 with Muon and to 0.055 with AdamW, a Muon step taking a fifth longer. In
+the stage attributes the image encoder told hair styles apart in 75 % after 700 steps with Muon, in 20 % after 609 with
+AdamW. On the stage tdm a Muon step takes twice as long on a CPU and gains less than that: after equal times the loss was 0.145
 with Muon and 0.134 with AdamW.
 """
 
