@@ -344,7 +344,8 @@ def test_the_towers_learn_which_sentence_is_true(scenes, tmp_path):
 def tiny(tmp_path_factory):
     """A plan of a few steps, the work directory it ran in, its weights and what it reported."""
     course = Course(2, 8, 1e-3)
-    plan = Plan(course, course, course, FaceSpec(identities=6, pictures=32), pictures=24, held_out=110, validation=40)
+    finds = Course(120, 16, 3e-3)  # enough to find heads, so that there is something to tell apart
+    plan = Plan(finds, course, course, FaceSpec(identities=6, pictures=32), pictures=24, held_out=110, validation=40)
     folder = tmp_path_factory.mktemp("metrics")
     return plan, folder, folder / "tiny.safetensors", make(plan, folder, folder / "tiny.safetensors")
 

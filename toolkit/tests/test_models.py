@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from toolkit.data.captions import person_nouns
 from toolkit.data.samples import SCENES, make_sample
 from toolkit.models import MINI, TINY, SubjectFuser, load, new_family, save
 from toolkit.models.tokenizer import VOCABULARY
@@ -66,7 +67,7 @@ def test_a_family_comes_back_from_disk(family, tmp_path):
 
 
 def test_markers_of_captions_point_at_the_persons_noun(family):
-    nouns = {"woman", "lady", "girl", "man", "guy", "boy", "person"}
+    nouns = set(person_nouns())
     for index in range(40):
         sample = make_sample(SCENES, "train", index)
         prompt = encode(family.tokenizer, sample.caption)

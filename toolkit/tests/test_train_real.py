@@ -185,15 +185,19 @@ def test_two_workers_train_as_one_that_accumulates(stable_diffusion, pictures, t
     """Through the command line: two processes, each with half of every batch."""
     command = ["train", "sdm", "--data-dir", str(pictures), "--from", str(stable_diffusion / "sd"),
                "--image-encoder", str(stable_diffusion / "clip"), "--steps", "2", "--batch", "4",
-               "--mixed-precision", "no", "--learning-rate", "1e-4"]  # fmt: skip
+               "--mixed-precision", "no", "--learning-rate", "1e-3"]  # fmt: skip
     assert main([*command, "--work-dir", str(tmp_path / "two"), "--workers", "2"]) == 0
-    one = train("sdm", started(stable_diffusion, tmp_path / "one"), pictures, "no", 2, batch=4, learning_rate=1e-4)
+    one = train("sdm", started(stable_diffusion, tmp_path / "one"), pictures, "no", 2, batch=4, learning_rate=1e-3)
     two = torch.load(checkpoint_path(tmp_path / "two", "sdm"))
     begun = compose(tmp_path / "one", until="sdm")
     start = {n: begun.networks()[n.split(".")[0]].get_parameter(n.split(".", 1)[1]) for n in one["names"]}
-    for name, x, y in zip(one["names"], one["weights"], two["weights"], strict=True):
-        assert torch.allclose(x, y, atol=2e-6), name  # the order of sums differs
-    assert max(float((x - start[n]).abs().max()) for n, x in zip(one["names"], one["weights"], strict=True)) > 1e-5
+    def flat(values):
+        return torch.cat([value.detach().flatten() for value in values])
+
+    ours, theirs, begin_with = flat(one["weights"]), flat(two["weights"]), flat(start[name] for name in one["names"])
+    # The order of sums differs, and Adam's first steps follow the sign of even the smallest gradient.
+    assert float(((ours - theirs).abs() > 2e-6).float().mean()) < 0.01
+    assert float(((ours - begin_with).abs() > 1e-5).float().mean()) > 0.5
     assert two["record"]["workers"] == 2
     assert two["record"]["peak_memory_mib"] > 500  # of both: PyTorch alone takes more than half of it
     assert load(tmp_path / "two" / "family").config["trained"][0]["stage"] == "sdm"

@@ -100,7 +100,8 @@ def read_stable_diffusion(folder: Path, image_encoder: Path) -> Family:
         unet_tdm=unets[0],
         unet_sdm=unets[1],
         vae=PatchAutoencoder(vae, patch=1),  # folding single pixels changes nothing
-        scheduler=DDIMScheduler.from_pretrained(folder / "scheduler"),
+        # Stable Diffusion's own scheduler does not clip latents; DDIM's default would.
+        scheduler=DDIMScheduler.from_pretrained(folder / "scheduler", clip_sample=False),
         config={
             "preset": asdict(preset),
             "scaling_factor": vae.config.scaling_factor,

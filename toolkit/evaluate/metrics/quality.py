@@ -67,7 +67,9 @@ class Pairs:
     hard: np.ndarray
 
     def accuracy(self, threshold: float, different: np.ndarray) -> float:
-        """Share of right answers where same and different are equally likely."""
+        """Share of right answers where same and different are equally likely; 0 where no face was found."""
+        if not (len(self.same) and len(different)):
+            return 0.0
         return float(np.mean(self.same >= threshold) + np.mean(different < threshold)) / 2
 
     def best_threshold(self) -> float:
