@@ -14,7 +14,6 @@ COMMANDS = {
     "metrics": ("toolkit.evaluate.metrics.command", "train the networks that measure identity and prompt consistency"),
     "evaluate": ("toolkit.evaluate.evaluate", "score a running gateway or a folder of pictures"),
     "sheet": ("toolkit.evaluate.sheet", "picture sheet and scores through a running gateway"),
-    "bounds": ("toolkit.evaluate.bounds", "choose stage bounds and guidance on validation pairs"),
     "examples": ("toolkit.evaluate.examples", "write the sample faces of held-out identities"),
     "report": ("toolkit.report.command", "measure the paper's tables and write docs/report"),
     "export": ("toolkit.export.command", "networks to ONNX"),

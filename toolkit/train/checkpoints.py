@@ -10,7 +10,7 @@ from toolkit.train.loop import checkpoint_path
 from toolkit.train.stages import STAGES
 from toolkit.train.start import start_of
 
-# Of the mini family, chosen on validation pairs with `python -m toolkit bounds`. Fractions of the number of steps.
+# Of the mini family: what docs/report/choices.json says of the row `full`. Fractions of the number of steps.
 DEFAULTS = {"guidance_scale": 3.0, "start_merge_fraction": 0.1, "final_fraction": 0.3}
 INPUT_FIDELITY = {
     "low": {"start_merge_fraction": 0.2, "final_fraction": 0.5},

@@ -1,4 +1,4 @@
-"""The method in batches, for sample sheets and for choosing stage bounds.
+"""The method in batches, for sample sheets.
 
 The reference pipeline (toolkit.reference) is the readable one and makes one picture at a time;
 this one differs only in doing many at once, without parity to the last bit.

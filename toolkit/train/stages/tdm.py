@@ -14,7 +14,7 @@ from toolkit.train.stages.noise import NoiseStage
 
 class SceneModelStage(NoiseStage):
     name = "tdm"
-    steps = 5000
+    steps = 10000
     batch = 16
     learning_rate = 8e-4
     null = 0.1
