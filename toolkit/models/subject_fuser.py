@@ -51,8 +51,8 @@ class SubjectFuser(nn.Module):
 
     def forward(self, hidden_states: Tensor, image_embeds: Tensor, subject_positions: Tensor) -> Tensor:
         used = subject_positions >= 0
-        # An unused slot gathers token 0, whose fused state is dropped below.
-        index = subject_positions.clamp(min=0)
+        # An unused slot gathers token 0, whose fused state is dropped below. Not clamp(): TensorRT clips no integers.
+        index = torch.where(used, subject_positions, 0)
         states = torch.gather(hidden_states, 1, index.unsqueeze(-1).expand(-1, -1, hidden_states.shape[-1]))
         fused = self.mlp1(torch.cat([states, image_embeds], dim=-1)) + states
         fused = self.layer_norm(self.mlp2(fused))
