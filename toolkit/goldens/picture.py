@@ -10,16 +10,26 @@ import numpy as np
 import torch
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from toolkit.goldens.files import header
 from toolkit.reference.image import object_pixels, pixel_values
 
 OBJECT_RESOLUTION, ENCODER_SIZE = 128, 64
 ORIENTATION = 0x0112
+# Pictures and the sizes at which a safety checker sees them.
+SAFETY = (
+    ("odd.png.object512.png", 224),
+    ("rgb.png", 64),
+    ("odd.png", 32),
+    ("small.png", 64),
+    ("noise.png", 32),
+    ("noise.png", 48),
+)
 
 
 def write(folder: Path, write_tensors) -> None:
-    """{file} and {file}.object.png for every fixture, index.json, tensors.safetensors."""
+    """{file} and {file}.object.png for every fixture, index.json, tensors.safetensors; noise.png, safety.safetensors."""
     folder.mkdir(parents=True, exist_ok=True)
     index, tensors = {}, {}
     for name, (encoded, lossless) in fixtures().items():
@@ -41,8 +51,25 @@ def write(folder: Path, write_tensors) -> None:
         rounded = VaeImageProcessor().postprocess(value[None], output_type="pil")[0]
         tensors[f"{key}.image"], tensors[f"{key}.pixels"] = value, np.array(rounded)
     write_tensors(folder / "tensors.safetensors", tensors)
+    write_safety(folder, write_tensors)
     text = json.dumps(header(object_resolution=OBJECT_RESOLUTION, fixtures=index), indent=2)
     (folder / "index.json").write_text(text + "\n", encoding="utf-8")
+
+
+def write_safety(folder: Path, write_tensors) -> None:
+    """{file}.clip{size} [3, size, size]: what CLIPImageProcessor makes of a finished picture.
+
+    On Pillow, as in the releases that Stable Diffusion came with; transformers' default has become torchvision.
+    """
+    noise = np.random.default_rng(0).integers(0, 2, (48, 61, 3), np.uint8) * 255
+    Image.fromarray(noise).save(folder / "noise.png", optimize=True)
+    tensors = {}
+    for name, size in SAFETY:
+        processor = CLIPImageProcessorPil(
+            size={"shortest_edge": size}, crop_size={"height": size, "width": size}, resample=Image.Resampling.BICUBIC
+        )
+        tensors[f"{name}.clip{size}"] = processor(Image.open(folder / name), return_tensors="pt").pixel_values[0]
+    write_tensors(folder / "safety.safetensors", tensors)
 
 
 def fixtures() -> dict[str, tuple[bytes, bool]]:

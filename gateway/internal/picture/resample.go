@@ -5,13 +5,13 @@ import (
 	"sort"
 )
 
-// Resampling: the same triangle filter twice, with the arithmetic of the two
-// programs whose results are to be met (docs/adr/0004 has the reasons):
+// Resampling with the arithmetic of the two programs whose results are to be met
+// (docs/adr/0004 has the reasons):
 //
-//	fixedKernel  Pillow's Image.resize(BILINEAR): weights of 22 fractional bits,
-//	             rounding to 8 bits between the passes (python-pillow/Pillow,
+//	fixedKernel  Pillow's Image.resize: weights of 22 fractional bits, rounding
+//	             to 8 bits between the passes (python-pillow/Pillow,
 //	             src/libImaging/Resample.c: precompute_coeffs,
-//	             normalize_coeffs_8bpc)
+//	             normalize_coeffs_8bpc, bilinear_filter, bicubic_filter)
 //	floatKernel  torch.nn.functional.interpolate(mode="bilinear",
 //	             antialias=True, align_corners=False): weights in float32, no
 //	             rounding (pytorch, aten/src/ATen/native/cpu/UpSampleKernel.cpp:
@@ -20,9 +20,9 @@ import (
 // Both compute the weights of output sample i of n from source samples of m as
 //
 //	scale   m/n
-//	support max(scale, 1), half the width of the triangle
+//	stretch max(scale, 1): the filter is as wide as the coarser samples need
 //	center  (i + 0.5)·scale
-//	w_j     1 − |j + 0.5 − center| / support, normalised to sum 1
+//	w_j     filter((j + 0.5 − center) / stretch), normalised to sum 1
 
 // kernel holds, for one axis, which source samples make each output sample and
 // their weights: samples first..first+count-1 have weights[offset..].
@@ -37,23 +37,45 @@ type taps struct{ first, count, offset int }
 // sum to 1 leave 2 bits of an int32 free.
 const precisionBits = 32 - 8 - 2
 
+// filter is what a sample weighs at a distance x ≥ 0; nothing from support on.
+type filter struct {
+	support float64
+	weight  func(x float64) float64
+}
+
+// Explicit conversions forbid fused multiply-add, whose last bit differs.
+var (
+	bilinear = filter{1, func(x float64) float64 { return max(0, 1-x) }}
+	// bicubic is Keys' cubic convolution with a = −0.5.
+	bicubic = filter{2, func(x float64) float64 {
+		const a = -0.5
+		switch {
+		case x < 1:
+			return float64(float64(float64(float64((a+2)*x)-(a+3))*x)*x) + 1
+		case x < 2:
+			return (float64((float64((x-5)*x)+8)*x) - 4) * a
+		}
+		return 0
+	}}
+)
+
 // fixedKernel resamples a padded axis of length in to out samples. Only the
 // samples pad..pad+length-1 of it exist; the rest is black and drops out of the
 // sums, and indices count from the first one that exists.
-func fixedKernel(in, out, pad, length int) *kernel[int32] {
+func fixedKernel(f filter, in, out, pad, length int) *kernel[int32] {
 	k := &kernel[int32]{taps: make([]taps, out)}
 	scale := float64(in) / float64(out)
-	support := math.Max(scale, 1)
+	stretch := math.Max(scale, 1)
+	support := f.support * stretch
 	row := make([]float64, 0, 2*int(math.Ceil(support))+1)
 	for i := range k.taps {
-		// Explicit conversions forbid fused multiply-add, whose last bit differs.
 		center := float64((float64(i) + 0.5) * scale)
 		lo := max(int(center-support+0.5), 0)
 		hi := min(int(center+support+0.5), in)
 		row = row[:0]
 		sum := 0.0
 		for j := lo; j < hi; j++ {
-			w := math.Max(0, 1-math.Abs(float64((float64(j)-center+0.5)*(1/support))))
+			w := f.weight(math.Abs(float64((float64(j) - center + 0.5) * (1 / stretch))))
 			row = append(row, w)
 			sum += w
 		}
@@ -61,7 +83,8 @@ func fixedKernel(in, out, pad, length int) *kernel[int32] {
 		last := max(first, min(hi, pad+length))
 		k.taps[i] = taps{first: first - pad, count: last - first, offset: len(k.weights)}
 		for j := first; j < last; j++ {
-			k.weights = append(k.weights, int32(0.5+float64(row[j-lo]/sum*(1<<precisionBits))))
+			w := float64(row[j-lo] / sum * (1 << precisionBits))
+			k.weights = append(k.weights, int32(w+math.Copysign(0.5, w)))
 		}
 	}
 	return k
@@ -123,12 +146,13 @@ func resampleRow(k *kernel[int32], dst, src []uint8) {
 			b += w * int32(in[2])
 			in = in[3:]
 		}
-		// Weights are positive and sum to 1 within their rounding: no clipping.
-		dst[3*i] = uint8(r >> precisionBits)
-		dst[3*i+1] = uint8(g >> precisionBits)
-		dst[3*i+2] = uint8(b >> precisionBits)
+		dst[3*i], dst[3*i+1], dst[3*i+2] = level(r), level(g), level(b)
 	}
 }
+
+// level is the 8-bit value of a sum of weighted samples that began with half.
+// Negative weights, which bicubic has, can carry it past black and white.
+func level(sum int32) uint8 { return uint8(min(max(sum>>precisionBits, 0), 255)) }
 
 // accumulate adds a weighted row to sums that started at half.
 func accumulate(sums []int32, row []uint8, weight int32) {
@@ -141,7 +165,7 @@ func accumulate(sums []int32, row []uint8, weight int32) {
 func roundSums(dst []uint8, sums []int32) {
 	_ = dst[len(sums)-1]
 	for i, s := range sums {
-		dst[i] = uint8(s >> precisionBits)
+		dst[i] = level(s)
 	}
 }
 
@@ -184,8 +208,8 @@ func newSquarer(width, height, orientation, size int) *squarer {
 		w, h = h, w
 	}
 	side := max(w, h)
-	s.across = fixedKernel(side, size, (side-w)/2, w)
-	s.down = fixedKernel(side, size, (side-h)/2, h)
+	s.across = fixedKernel(bilinear, side, size, (side-w)/2, w)
+	s.down = fixedKernel(bilinear, side, size, (side-h)/2, h)
 	s.row = make([]uint8, 3*max(size, width))
 	if s.onItsSide() {
 		s.open = map[int]*column{}
