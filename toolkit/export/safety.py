@@ -20,8 +20,8 @@ class SafetyChecker(nn.Module):
     (StableDiffusionSafetyChecker.forward in huggingface/diffusers, pipelines/stable_diffusion/safety_checker.py,
     which walks over rows and concepts in Python and says no more than yes or no).
 
-    From the cosines on everything is FP32, also in a network that is otherwise FP16: thresholds lie around 0.2, where
-    FP16 has steps of 0.0001.
+    From the cosines on everything is FP32, the score too, in a network that is otherwise FP16: thresholds lie around
+    0.2, where FP16 has steps of 0.0001.
     """
 
     def __init__(self, model: StableDiffusionSafetyChecker) -> None:
@@ -39,7 +39,7 @@ class SafetyChecker(nn.Module):
         special_care = _round(F.linear(direction, self.special_care_embeds.float()) - self.special_care_thresholds)
         adjustment = 0.01 * (special_care.amax(dim=1, keepdim=True) > 0).float()
         scores = _round(F.linear(direction, self.concept_embeds.float()) - self.thresholds + adjustment)
-        return scores.amax(dim=1, keepdim=True).to(pixel_values.dtype)
+        return scores.amax(dim=1, keepdim=True)
 
 
 def safety_network(folder: Path) -> Network:

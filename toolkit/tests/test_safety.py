@@ -149,11 +149,11 @@ def test_onnx_runtime_decides_the_same_for_any_number_of_rows(session, folder):
     assert ((alone > 0) == (together[:20] > 0)).all()
 
 
-def test_thresholds_stay_fp32_in_an_fp16_network(folder):
+def test_thresholds_and_score_stay_fp32_in_an_fp16_network(folder):
     network = safety_network(folder)
     before = network.module.thresholds.clone()
     found = network.module.half()(pixel_values=pictures(8).half())
-    assert found.dtype == torch.float16 and network.module.concept_embeds.dtype == torch.float16
+    assert found.dtype == torch.float32 and network.module.concept_embeds.dtype == torch.float16
     assert network.module.thresholds.dtype == torch.float32 and torch.equal(network.module.thresholds, before)
 
 

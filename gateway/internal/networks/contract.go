@@ -59,6 +59,17 @@ var specs = []tensorSpec{
 	{model: "unet_sdm", tensor: "noise_pred", output: true, shape: []string{"C", "h", "w"}},
 	{model: "vae_decoder", tensor: "latents", shape: []string{"C", "h", "w"}},
 	{model: "vae_decoder", tensor: "image", output: true, shape: []string{"3", "H", "W"}},
+	{model: SafetyChecker, tensor: "pixel_values", shape: []string{"3", "F", "F"}},
+	{model: SafetyChecker, tensor: "nsfw_score", output: true, shape: []string{"1"}},
+}
+
+// checked are the models that configs are held against the contract for: those that
+// must be served, and the one that may be if it is.
+func checked(configs map[string]*inference.ModelConfig) []string {
+	if configs[SafetyChecker] == nil {
+		return Models
+	}
+	return append(slices.Clone(Models), SafetyChecker)
 }
 
 // newContract holds configurations against the specs and reads the
@@ -68,7 +79,11 @@ func newContract(configs map[string]*inference.ModelConfig) (*contract, error) {
 	var faults []error
 	values := make(map[string]int64)   // of named dimensions
 	sources := make(map[string]string) // where they were first seen
+	models := checked(configs)
 	for _, spec := range specs {
+		if !slices.Contains(models, spec.model) {
+			continue
+		}
 		name := spec.model + "." + spec.tensor
 		d, err := find(configs[spec.model], spec)
 		if err != nil {
@@ -101,7 +116,7 @@ func newContract(configs map[string]*inference.ModelConfig) (*contract, error) {
 		}
 	}
 	batch := configs[string(pipeline.TDM)].GetMaxBatchSize()
-	for _, model := range Models {
+	for _, model := range models {
 		got, want := configs[model].GetMaxBatchSize(), int32(1)
 		if model == string(pipeline.TDM) || model == string(pipeline.SDM) {
 			want = 2 // the pair of rows of one step
@@ -116,7 +131,7 @@ func newContract(configs map[string]*inference.ModelConfig) (*contract, error) {
 	}
 	at := func(name string) int { return int(values[name]) }
 	c.dims = pipeline.Dimensions{
-		Tokens: at("L"), Embedding: at("D"), Subjects: at("S"), EncoderSize: at("E"),
+		Tokens: at("L"), Embedding: at("D"), Subjects: at("S"), EncoderSize: at("E"), SafetySize: at("F"),
 		LatentChannels: at("C"), LatentHeight: at("h"), LatentWidth: at("w"),
 		Height: at("H"), Width: at("W"), MaxBatch: int(batch),
 	}

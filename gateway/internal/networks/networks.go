@@ -5,6 +5,7 @@ package networks
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,27 +20,35 @@ var Models = []string{
 	string(pipeline.TDM), string(pipeline.SDM), "vae_decoder",
 }
 
+// SafetyChecker is the model that a family may serve beside them.
+const SafetyChecker = "safety_checker"
+
 // Client is what this package needs of a tritonclient.Pool.
 type Client interface {
 	Infer(ctx context.Context, request tritonclient.Request) (*tritonclient.Response, error)
 	ModelConfig(ctx context.Context, model string) (*inference.ModelConfig, error)
 }
 
-// Networks implements pipeline.Networks on a Triton client. It is safe for
-// concurrent use.
+// Networks implements pipeline.Networks and, with the model for it,
+// pipeline.SafetyChecker on a Triton client. It is safe for concurrent use.
 type Networks struct {
 	client  Client
 	timeout time.Duration
+	models  []string // that must be served
 
 	mu       sync.Mutex // held while the contract is read
 	contract *contract  // nil until it has been read
 }
 
-var _ pipeline.Networks = (*Networks)(nil)
+var (
+	_ pipeline.Networks      = (*Networks)(nil)
+	_ pipeline.SafetyChecker = (*Networks)(nil)
+)
 
-// New makes networks on client. timeout bounds one call to one network; 0 is none.
-func New(client Client, timeout time.Duration) *Networks {
-	return &Networks{client: client, timeout: timeout}
+// New makes networks on client: Models and optional ones, which is to say
+// SafetyChecker. timeout bounds one call to one network; 0 is none.
+func New(client Client, timeout time.Duration, optional ...string) *Networks {
+	return &Networks{client: client, timeout: timeout, models: slices.Concat(Models, optional)}
 }
 
 // Dimensions reads the configuration of every model, once, and holds it
@@ -58,8 +67,8 @@ func (n *Networks) read(ctx context.Context) (*contract, error) {
 	if n.contract != nil {
 		return n.contract, nil
 	}
-	configs := make(map[string]*inference.ModelConfig, len(Models))
-	for _, model := range Models {
+	configs := make(map[string]*inference.ModelConfig, len(n.models))
+	for _, model := range n.models {
 		config, err := n.client.ModelConfig(ctx, model)
 		if err != nil {
 			return nil, err
@@ -118,6 +127,17 @@ func (n *Networks) DecodeLatents(ctx context.Context, latents []float32) ([]floa
 	return n.run(ctx, "vae_decoder", "image", func(c *contract) []tritonclient.Tensor {
 		return []tritonclient.Tensor{c.float32("vae_decoder", "latents", 1, latents)}
 	})
+}
+
+// ScoreSafety implements pipeline.SafetyChecker.
+func (n *Networks) ScoreSafety(ctx context.Context, pixelValues []float32) (float32, error) {
+	score, err := n.run(ctx, SafetyChecker, "nsfw_score", func(c *contract) []tritonclient.Tensor {
+		return []tritonclient.Tensor{c.float32(SafetyChecker, "pixel_values", 1, pixelValues)}
+	})
+	if err != nil {
+		return 0, err
+	}
+	return score[0], nil
 }
 
 // run calls a model on one row and returns its output.

@@ -89,7 +89,11 @@ func (p *Pipeline) denoise(ctx context.Context, clock *networkClock, dims Dimens
 			if err != nil {
 				return nil, nil, err
 			}
-			emit(Event{Kind: Preview, Image: k, Step: i + 1, Steps: r.Steps, Stage: stage, PreviewIndex: previews, Picture: image})
+			nsfw, err := p.checkSafety(ctx, clock, dims, image)
+			if err != nil {
+				return nil, nil, err
+			}
+			emit(Event{Kind: Preview, Image: k, Step: i + 1, Steps: r.Steps, Stage: stage, PreviewIndex: previews, Picture: image, NSFW: nsfw})
 			previews++
 		}
 	}

@@ -8,11 +8,13 @@
 // every sampling decision, and all the state of a picture, which is one latent.
 //
 // A file per part: prepare.go (what a request means), words.go (which words a
-// family knows), encode.go, denoise.go, decode.go.
+// family knows), encode.go, denoise.go, decode.go, safety.go (pictures that are
+// not safe for work).
 package pipeline
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -40,6 +42,7 @@ type Dimensions struct {
 	Subjects  int // S, subject slots of the subject_fuser
 
 	EncoderSize int // side of the image encoder's input, pixels
+	SafetySize  int // side of the safety checker's input, pixels; 0 without one
 
 	LatentChannels, LatentHeight, LatentWidth int
 	Height, Width                             int // of a picture, pixels
@@ -79,6 +82,8 @@ type Pipeline struct {
 	tokenizer *tokenizer.Tokenizer
 	schedule  *sampler.Schedule
 	networks  Networks
+	checker   SafetyChecker
+	safety    Safety
 	known     words
 	version   string
 
@@ -92,6 +97,10 @@ type Options struct {
 	Family    *family.Family
 	Tokenizer *tokenizer.Tokenizer
 	Networks  Networks
+	// Safety says what becomes of unsafe pictures; "" is SafetyOff. The others
+	// need a SafetyChecker.
+	Safety        Safety
+	SafetyChecker SafetyChecker
 	// MaxRunning is how many pictures are in their loop at once. 0 takes as
 	// many as fill one execution of a UNet (its batch size over the two rows
 	// that a picture needs).
@@ -106,14 +115,23 @@ func New(o Options) (*Pipeline, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.Safety == "" {
+		o.Safety = SafetyOff
+	}
+	if o.Safety != SafetyOff && o.SafetyChecker == nil {
+		return nil, fmt.Errorf("pipeline: %q needs a safety checker", o.Safety)
+	}
 	return &Pipeline{
-		family: o.Family, tokenizer: o.Tokenizer, schedule: schedule,
-		networks: o.Networks, known: knownWords(o.Family), version: o.Version, capacity: o.MaxRunning,
+		family: o.Family, tokenizer: o.Tokenizer, schedule: schedule, networks: o.Networks, checker: o.SafetyChecker,
+		safety: o.Safety, known: knownWords(o.Family), version: o.Version, capacity: o.MaxRunning,
 	}, nil
 }
 
 // Family is the family that the pipeline serves.
 func (p *Pipeline) Family() *family.Family { return p.family }
+
+// Safety is what becomes of pictures that are not safe for work.
+func (p *Pipeline) Safety() Safety { return p.safety }
 
 // Dimensions are the networks' dimensions; an error means that they cannot be
 // reached now.
@@ -148,6 +166,7 @@ const (
 	Started  EventKind = iota // a picture has left the queue
 	Step                      // a step is done
 	Preview                   // the predicted clean picture of a step
+	Withheld                  // a preview has been made, and waits until its picture has passed the safety checker
 	Finished                  // a picture is complete
 )
 
@@ -161,12 +180,15 @@ type Event struct {
 	// PreviewIndex counts a picture's previews from 0.
 	PreviewIndex int
 	Picture      *picture.Picture // Preview
+	NSFW         *bool            // Preview, as in Result
 	Result       *Result          // Finished
 }
 
 // Result is one finished picture.
 type Result struct {
-	Picture    *picture.Picture
+	Picture *picture.Picture
+	// NSFW is what the safety checker says: not safe for work; nil if it was not asked.
+	NSFW       *bool
 	Seed       uint32
 	Parameters Parameters
 	// Fusion has an entry for every step of subject-scene fusion.
@@ -234,7 +256,8 @@ func (p *Pipeline) Generate(ctx context.Context, r *Request, observe func(Event)
 			if encodeErr != nil {
 				return encodeErr
 			}
-			latents, steps, err := p.denoise(ctx, clock, dims, r, k, c, emit)
+			held := p.holdPreviews(emit)
+			latents, steps, err := p.denoise(ctx, clock, dims, r, k, c, held.emit)
 			if err != nil {
 				return err
 			}
@@ -242,8 +265,16 @@ func (p *Pipeline) Generate(ctx context.Context, r *Request, observe func(Event)
 			if err != nil {
 				return err
 			}
+			nsfw, err := p.checkSafety(ctx, clock, dims, image)
+			if err != nil {
+				return err
+			}
+			if p.safety == SafetyRefuse && *nsfw {
+				return &UnsafeError{Image: k}
+			}
+			held.release()
 			results[k] = Result{
-				Picture: image, Seed: r.seed(k), Parameters: r.parameters(p, k), Fusion: steps,
+				Picture: image, NSFW: nsfw, Seed: r.seed(k), Parameters: r.parameters(p, k, nsfw), Fusion: steps,
 				Timings: Timings{Total: time.Since(start), Queued: queued, Networks: clock.spent},
 			}
 			if r.FusionMap {

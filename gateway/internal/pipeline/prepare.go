@@ -97,7 +97,9 @@ type Parameters struct {
 	Eta            float64 `json:"eta"`
 	Width          int     `json:"width"`
 	Height         int     `json:"height"`
-	Software       string  `json:"software"`
+	// NSFW marks a picture that the safety checker flagged; it is no setting.
+	NSFW     bool   `json:"nsfw,omitempty"`
+	Software string `json:"software"`
 }
 
 // Prepare checks a request and fills in the family's defaults. The error is
@@ -272,12 +274,12 @@ func (r *Request) seed(k int) uint32 { return r.Seed + uint32(k) }
 // divide the loop evenly.
 func (r *Request) previewStep(j int) int { return (j + 1) * r.Steps / (r.Previews + 1) }
 
-func (r *Request) parameters(p *Pipeline, k int) Parameters {
+func (r *Request) parameters(p *Pipeline, k int, nsfw *bool) Parameters {
 	return Parameters{
 		Model: p.family.Name, Weights: p.family.WeightsSHA256,
 		Prompt: r.PromptUsed, NegativePrompt: r.NegativePrompt, Subjects: len(r.Subjects),
 		Seed: r.seed(k), Steps: r.Steps, GuidanceScale: r.GuidanceScale,
 		StartMergeStep: r.Plan.StartMergeStep, FinalStep: r.Plan.FinalStep, Eta: r.Eta,
-		Width: r.Width, Height: r.Height, Software: "facediffuser " + p.version,
+		Width: r.Width, Height: r.Height, NSFW: nsfw != nil && *nsfw, Software: "facediffuser " + p.version,
 	}
 }
