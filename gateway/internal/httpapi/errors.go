@@ -29,6 +29,7 @@ const (
 	methodNotAllowed kind = "method_not_allowed"
 	requestTimeout   kind = "request_timeout"
 	bodyTooLarge     kind = "body_too_large"
+	moderation       kind = "moderation_blocked"
 	unsupportedMedia kind = "unsupported_media_type"
 	keyReused        kind = "idempotency_key_reused"
 	queueFull        kind = "queue_full"
@@ -53,6 +54,8 @@ var answers = map[kind]struct {
 	modelNotFound:    {http.StatusNotFound, "invalid_request_error", "", false},
 	notFound:         {http.StatusNotFound, "invalid_request_error", "", false},
 	methodNotAllowed: {http.StatusMethodNotAllowed, "invalid_request_error", "", false},
+	moderation: {http.StatusBadRequest, "image_generation_user_error",
+		"the safety checker found a picture of this request not safe for work, so the request has none; change the prompt or the seed", false},
 	requestTimeout:   {http.StatusRequestTimeout, "invalid_request_error", "", false},
 	bodyTooLarge:     {http.StatusRequestEntityTooLarge, "invalid_request_error", "", false},
 	unsupportedMedia: {http.StatusUnsupportedMediaType, "invalid_request_error", "", false},
@@ -86,6 +89,7 @@ func faultOf(err error) *fault {
 	var own *fault
 	var input *pipeline.InputError
 	var image *picture.Error
+	var unsafe *pipeline.UnsafeError
 	var rejection *job.Rejection
 	var network *tritonclient.Error
 	switch {
@@ -95,6 +99,8 @@ func faultOf(err error) *fault {
 		return &fault{kind: invalidValue, param: input.Param, code: input.Code, message: input.Message}
 	case errors.As(err, &image):
 		return &fault{kind: uploadKind(image.Kind), code: string(image.Kind), param: image.Param, message: image.Message}
+	case errors.As(err, &unsafe):
+		return &fault{kind: moderation}
 	case errors.Is(err, job.ErrQueueFull) && errors.As(err, &rejection):
 		return &fault{kind: queueFull, after: rejection.RetryAfter}
 	case errors.Is(err, job.ErrDraining), errors.Is(err, job.ErrShutdown):

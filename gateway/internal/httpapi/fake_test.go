@@ -32,10 +32,13 @@ type fake struct {
 	dimensions func() (pipeline.Dimensions, error)
 	// step runs at every step; an error fails the job.
 	step func(ctx context.Context, image, step int) error
+	// unsafe says whether a picture is; previews are as their picture.
+	safety pipeline.Safety
+	unsafe func(image int) bool
 }
 
 func newFake() *fake {
-	f := &fake{family: family.Family{
+	f := &fake{safety: pipeline.SafetyOff, family: family.Family{
 		Name: "mini", Aliases: []string{"face-diffuser"}, Created: 1700000000, WeightsSHA256: strings.Repeat("0", 64),
 		Defaults: family.Defaults{Steps: 6, GuidanceScale: 5, StageBounds: family.StageBounds{StartMerge: 0.3, Final: 0.6}},
 		Limits:   family.Limits{MaxSteps: 100, MinGuidanceScale: 1, MaxGuidanceScale: 20},
@@ -52,6 +55,9 @@ func newFake() *fake {
 
 func (f *fake) Family() *family.Family { return &f.family }
 func (f *fake) Capacity() int          { return 2 }
+
+func (f *fake) Safety() pipeline.Safety { return f.safety }
+
 func (f *fake) Dimensions(context.Context) (pipeline.Dimensions, error) {
 	return f.dimensions()
 }
@@ -94,6 +100,11 @@ func (f *fake) Generate(ctx context.Context, r *pipeline.Request, observe func(p
 	for k := range results {
 		seed := r.Seed + uint32(k)
 		flat := &picture.Picture{Width: 8, Height: 8, Pix: bytes.Repeat([]byte{byte(seed), byte(seed >> 8), 0}, 64)}
+		var nsfw *bool
+		if f.safety != pipeline.SafetyOff {
+			unsafe := f.unsafe(k)
+			nsfw = &unsafe
+		}
 		observe(pipeline.Event{Kind: pipeline.Started, Image: k, Steps: r.Steps})
 		for i := range r.Steps {
 			if f.step != nil {
@@ -107,13 +118,19 @@ func (f *fake) Generate(ctx context.Context, r *pipeline.Request, observe func(p
 			e := pipeline.Event{Kind: pipeline.Step, Image: k, Step: i + 1, Steps: r.Steps, Stage: r.Plan.Stage(i)}
 			observe(e)
 			if p := i; p < r.Previews {
-				e.Kind, e.PreviewIndex, e.Picture = pipeline.Preview, p, flat
+				e.Kind, e.PreviewIndex, e.Picture, e.NSFW = pipeline.Preview, p, flat, nsfw
+				if f.safety == pipeline.SafetyRefuse {
+					e.Kind, e.Picture, e.NSFW = pipeline.Withheld, nil, nil
+				}
 				observe(e)
 			}
 		}
+		if f.safety == pipeline.SafetyRefuse && *nsfw {
+			return nil, &pipeline.UnsafeError{Image: k}
+		}
 		results[k] = pipeline.Result{
-			Picture: flat, Seed: seed, Fusion: []pipeline.FusionStep{{Step: 2, SDMShare: 0.5}, {Step: 3, SDMShare: 0.25}},
-			Parameters: pipeline.Parameters{Model: "mini", Prompt: r.PromptUsed, Seed: seed, Steps: r.Steps, Subjects: len(r.Subjects), Width: 8, Height: 8},
+			Picture: flat, NSFW: nsfw, Seed: seed, Fusion: []pipeline.FusionStep{{Step: 2, SDMShare: 0.5}, {Step: 3, SDMShare: 0.25}},
+			Parameters: pipeline.Parameters{Model: "mini", Prompt: r.PromptUsed, Seed: seed, Steps: r.Steps, Subjects: len(r.Subjects), Width: 8, Height: 8, NSFW: nsfw != nil && *nsfw},
 			Timings:    pipeline.Timings{Total: 3 * time.Second, Queued: time.Second, Networks: 2 * time.Second},
 		}
 		if r.FusionMap {

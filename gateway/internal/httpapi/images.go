@@ -31,6 +31,8 @@ type ImagesResponse struct {
 type Image struct {
 	B64JSON string `json:"b64_json"`
 	Seed    uint32 `json:"seed"`
+	// NSFW is what the safety checker says; absent where pictures are not checked.
+	NSFW *bool `json:"nsfw,omitempty"`
 	// FusionMap is a grey PNG: how often the subject model won each pixel
 	// during subject-scene fusion, black never, white always.
 	FusionMap string `json:"fusion_map,omitempty"`
@@ -169,7 +171,7 @@ func (s *server) encode(r *session, p *picture.Picture, parameters *pipeline.Par
 }
 
 func (s *server) image(r *session, result *pipeline.Result) (image Image, err error) {
-	image.Seed = result.Seed
+	image.Seed, image.NSFW = result.Seed, result.NSFW
 	if image.B64JSON, err = s.encode(r, result.Picture, &result.Parameters); err != nil {
 		return image, err
 	}

@@ -56,6 +56,7 @@ type Capabilities struct {
 	Version  string               `json:"version"`
 	Families []FamilyCapabilities `json:"families"`
 	Limits   ServerLimits         `json:"limits"`
+	Safety   pipeline.Safety      `json:"safety"` // what becomes of unsafe pictures
 	Flags    map[string]bool      `json:"flags"`
 }
 
@@ -110,9 +111,10 @@ func (s *server) capabilities(c *gin.Context) {
 			MaxImageBytes: s.Decoder.Limits().MaxBytes, MaxImagePixels: s.Decoder.Limits().MaxPixels,
 			MaxRunning: s.Pipeline.Capacity(), MaxQueue: s.Limits.MaxQueue,
 		},
+		Safety: s.Pipeline.Safety(),
 		Flags: map[string]bool{
 			"embed_parameters": s.EmbedParameters, "embed_xmp": s.EmbedXMP, "streaming": true, "idempotency_key": true,
-			"response_format_url": false, "remote_image_urls": false, "safety_checker": false,
+			"response_format_url": false, "remote_image_urls": false, "safety_checker": s.Pipeline.Safety() != pipeline.SafetyOff,
 		},
 	})
 }

@@ -22,6 +22,7 @@ type Pipeline interface {
 	Family() *family.Family
 	Dimensions(ctx context.Context) (pipeline.Dimensions, error)
 	Capacity() int
+	Safety() pipeline.Safety
 	Prepare(ctx context.Context, params pipeline.Params, subjects []*picture.Reference) (*pipeline.Request, error)
 }
 

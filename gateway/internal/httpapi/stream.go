@@ -27,7 +27,8 @@ type streamEvent struct {
 // PartialImageEvent carries the predicted clean picture (x0) of a step.
 type PartialImageEvent struct {
 	streamEvent
-	PartialImageIndex int `json:"partial_image_index"`
+	PartialImageIndex int   `json:"partial_image_index"`
+	NSFW              *bool `json:"nsfw,omitempty"` // as in Image
 }
 
 // CompletedEvent carries one finished picture; there is one for each of n.
@@ -35,6 +36,7 @@ type CompletedEvent struct {
 	streamEvent
 	Usage            Usage   `json:"usage"` // of this picture
 	Seed             uint32  `json:"seed"`
+	NSFW             *bool   `json:"nsfw,omitempty"` // as in Image
 	FusionMap        string  `json:"fusion_map,omitempty"`
 	SafetyIdentifier string  `json:"safety_identifier,omitempty"`
 	FaceDiffuser     Details `json:"facediffuser"`
@@ -112,14 +114,14 @@ func (s *server) streamData(r *session, e job.Event) (name string, data any, err
 		}, nil
 	case pipeline.Preview:
 		name = r.on.event("partial_image")
-		event := PartialImageEvent{streamEvent: r.streamEvent(name, e), PartialImageIndex: p.PreviewIndex}
+		event := PartialImageEvent{streamEvent: r.streamEvent(name, e), PartialImageIndex: p.PreviewIndex, NSFW: p.NSFW}
 		event.B64JSON, err = s.encode(r, p.Picture, nil)
 		return name, event, err
 	case pipeline.Finished:
 		name = r.on.event("completed")
 		image, err := s.image(r, p.Result)
 		event := CompletedEvent{
-			streamEvent: r.streamEvent(name, e), Usage: r.usage(1), Seed: image.Seed, FusionMap: image.FusionMap,
+			streamEvent: r.streamEvent(name, e), Usage: r.usage(1), Seed: image.Seed, NSFW: image.NSFW, FusionMap: image.FusionMap,
 			SafetyIdentifier: r.user, FaceDiffuser: r.details(p.Result),
 		}
 		event.B64JSON = image.B64JSON

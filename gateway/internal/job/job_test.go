@@ -3,6 +3,7 @@ package job_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"testing"
@@ -26,6 +27,7 @@ type stepper struct {
 	slot  chan struct{}
 	steps chan int // every step as it is done
 	fail  func(*pipeline.Request) error
+	nsfw  *bool // of every picture
 }
 
 func newStepper(slots int) *stepper {
@@ -60,7 +62,7 @@ func (g *stepper) Generate(ctx context.Context, r *pipeline.Request, observe fun
 				g.steps <- i
 				observe(pipeline.Event{Kind: pipeline.Step, Image: k, Step: i + 1, Steps: r.Steps})
 			}
-			results[k] = pipeline.Result{Seed: r.Seed + uint32(k), Timings: pipeline.Timings{Total: time.Since(start)}}
+			results[k] = pipeline.Result{Seed: r.Seed + uint32(k), NSFW: g.nsfw, Timings: pipeline.Timings{Total: time.Since(start)}}
 			observe(pipeline.Event{Kind: pipeline.Finished, Image: k, Step: r.Steps, Steps: r.Steps, Result: &results[k]})
 			return nil
 		}()
@@ -265,6 +267,43 @@ func TestFailures(t *testing.T) {
 				g.fail = nil
 				if _, err := submit(t, r, t.Context(), 1, 3).Wait(t.Context()); err != nil {
 					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// TestSafetyIsCounted: by verdict, and a refusal is no failure in the numbers that wake someone.
+func TestSafetyIsCounted(t *testing.T) {
+	yes, no := true, false
+	for name, c := range map[string]struct {
+		nsfw    *bool
+		fail    error
+		outcome string
+		verdict string
+		checked float64
+	}{
+		"unchecked": {nil, nil, "succeeded", telemetry.SafetyPassed, 0},
+		"passed":    {&no, nil, "succeeded", telemetry.SafetyPassed, 2},
+		"flagged":   {&yes, nil, "succeeded", telemetry.SafetyFlagged, 2},
+		"refused":   {nil, fmt.Errorf("generate: %w", &pipeline.UnsafeError{Image: 0}), "refused", telemetry.SafetyRefused, 1},
+		"broken":    {nil, errors.New("broken"), "failed", telemetry.SafetyRefused, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newStepper(1)
+				g.nsfw, g.fail = c.nsfw, func(*pipeline.Request) error { return c.fail }
+				r := newRunner(g, job.Options{})
+				j := submit(t, r, t.Context(), 2, 1)
+				if _, err := j.Wait(t.Context()); !errors.Is(err, c.fail) {
+					t.Errorf("error %v, want %v", err, c.fail)
+				}
+				synctest.Wait()
+				if n := testutil.ToFloat64(r.metrics.Pictures.WithLabelValues(c.outcome)); n != 2 || testutil.CollectAndCount(r.metrics.Pictures) != 1 {
+					t.Errorf("%v pictures %s, want both", n, c.outcome)
+				}
+				if n := testutil.ToFloat64(r.metrics.SafetyChecks.WithLabelValues(c.verdict)); n != c.checked || testutil.CollectAndCount(r.metrics.SafetyChecks) != 1 {
+					t.Errorf("%v pictures %s, want %v", n, c.verdict, c.checked)
 				}
 			})
 		})

@@ -182,7 +182,13 @@ func (r *Runner) run(ctx context.Context, j *Job) {
 
 	// The places are free before anyone learns that the job has ended, so that
 	// a client's next request finds them.
-	r.o.Metrics.Pictures.WithLabelValues(string(state)).Add(float64(j.Request.N))
+	left := string(state)
+	var unsafe *pipeline.UnsafeError
+	if state == Failed && errors.As(err, &unsafe) {
+		left = "refused" // not a fault that anyone should be woken for
+		w.judged(telemetry.SafetyRefused, unsafe.Image)
+	}
+	r.o.Metrics.Pictures.WithLabelValues(left).Add(float64(j.Request.N))
 	r.mu.Lock()
 	r.count(-w.left, -w.running)
 	r.mu.Unlock()
@@ -261,9 +267,16 @@ func (w *watch) observe(e pipeline.Event) {
 			m.StepSeconds.WithLabelValues(r.o.Model, e.Stage.String()).Observe(now.Sub(before).Seconds())
 		}
 		w.last[e.Image] = now
-	case pipeline.Preview:
+	case pipeline.Preview, pipeline.Withheld:
 		w.last[e.Image] = now
 	case pipeline.Finished:
+		switch nsfw := e.Result.NSFW; {
+		case nsfw == nil:
+		case *nsfw:
+			w.judged(telemetry.SafetyFlagged, e.Image)
+		default:
+			m.SafetyChecks.WithLabelValues(telemetry.SafetyPassed).Inc()
+		}
 		w.running--
 		w.left--
 		seconds := (e.Result.Timings.Total - e.Result.Timings.Queued).Seconds()
@@ -276,4 +289,10 @@ func (w *watch) observe(e pipeline.Event) {
 		r.seconds += 0.2 * (seconds - r.seconds)
 		r.mu.Unlock()
 	}
+}
+
+// judged notes what the safety checker said against a picture.
+func (w *watch) judged(verdict string, image int) {
+	w.runner.o.Metrics.SafetyChecks.WithLabelValues(verdict).Inc()
+	w.runner.o.Log.Info("the safety checker found a picture not safe for work", "job", w.job.ID, "image", image, "verdict", verdict)
 }

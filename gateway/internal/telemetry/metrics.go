@@ -24,6 +24,9 @@ type Metrics struct {
 	PictureSeconds prometheus.Histogram
 	// QueueSeconds is a picture's time in the queue.
 	QueueSeconds prometheus.Histogram
+	// SafetyChecks counts finished pictures that the safety checker has seen.
+	// Label: verdict, one of the Safety constants.
+	SafetyChecks *prometheus.CounterVec
 
 	// Errors counts what went wrong. Label: kind, as in the error table of the HTTP API.
 	Errors *prometheus.CounterVec
@@ -37,6 +40,13 @@ type Metrics struct {
 
 	registry prometheus.Registerer
 }
+
+// Verdicts of SafetyChecks.
+const (
+	SafetyPassed  = "passed"
+	SafetyFlagged = "flagged" // not safe for work, and delivered
+	SafetyRefused = "refused" // not safe for work, and its request failed
+)
 
 // Build says what is running.
 type Build struct {
@@ -64,6 +74,7 @@ func NewMetrics(registry prometheus.Registerer, build Build) *Metrics {
 	m.Pictures = counterVec("pictures_total", "Pictures by outcome.", "outcome")
 	m.PictureSeconds = histogram("picture_seconds", "Seconds of one picture, from leaving the queue.", pictureBuckets)
 	m.QueueSeconds = histogram("queue_seconds", "Seconds that one picture waited for a slot.", append([]float64{0.01, 0.1}, pictureBuckets...))
+	m.SafetyChecks = counterVec("safety_checks_total", "Finished pictures that the safety checker has seen.", "verdict")
 	m.Errors = counterVec("errors_total", "Failed requests by kind of error.", "kind")
 	m.HTTPRequests = counterVec("http_requests_total", "Answered HTTP requests.", "route", "method", "status")
 	m.HTTPSeconds = histogramVec("http_request_seconds", "Seconds from a request's head to its last byte.", append([]float64{0.005, 0.05}, pictureBuckets...), "route")
@@ -71,7 +82,7 @@ func NewMetrics(registry prometheus.Registerer, build Build) *Metrics {
 	m.UploadBytes = histogram("upload_bytes", "Bytes of one request body of /v1/images.", prometheus.ExponentialBuckets(1<<10, 8, 7))
 	for _, c := range []prometheus.Collector{
 		m.StepSeconds, m.NetworkSeconds, m.PicturesWaiting, m.PicturesRunning, m.Pictures, m.PictureSeconds, m.QueueSeconds,
-		m.Errors, m.HTTPRequests, m.HTTPSeconds, m.HTTPInFlight, m.UploadBytes,
+		m.SafetyChecks, m.Errors, m.HTTPRequests, m.HTTPSeconds, m.HTTPInFlight, m.UploadBytes,
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	} {

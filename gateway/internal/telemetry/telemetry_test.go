@@ -27,6 +27,7 @@ func TestDocumented(t *testing.T) {
 	m.StepSeconds.WithLabelValues("f", "scene_construction")
 	m.NetworkSeconds.WithLabelValues("unet_tdm")
 	m.Pictures.WithLabelValues("succeeded")
+	m.SafetyChecks.WithLabelValues(telemetry.SafetyPassed)
 	m.Errors.WithLabelValues("queue_full")
 	m.HTTPRequests.WithLabelValues("/healthz", "GET", "200")
 	m.HTTPSeconds.WithLabelValues("/healthz")
