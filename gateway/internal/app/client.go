@@ -54,6 +54,7 @@ type notice struct {
 	Stage string `json:"stage"`
 
 	Seed    uint32          `json:"seed"`
+	NSFW    *bool           `json:"nsfw"`
 	Details json.RawMessage `json:"facediffuser"`
 	Error   *apiError       `json:"error"`
 }
@@ -64,6 +65,7 @@ func (n notice) is(kind string) bool { return strings.HasSuffix(n.Type, "."+kind
 // apiError is what the HTTP API says about a failure.
 type apiError struct {
 	Message string `json:"message"`
+	Type    string `json:"type"`
 }
 
 func (e *apiError) Error() string { return e.Message }
@@ -110,6 +112,9 @@ func (c client) stream(ctx context.Context, o order, handle func(notice) error) 
 		var n notice
 		if err := json.Unmarshal([]byte(event.Data), &n); err != nil {
 			return fmt.Errorf("the gateway's answer cannot be read: %w", err)
+		}
+		if n.Error != nil && n.Error.Type == "image_generation_user_error" {
+			return usageError{n.Error} // as it is before the first event
 		}
 		if n.Error != nil {
 			return n.Error

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,6 +33,7 @@ type gateway struct {
 	settings *config.Config
 	log      *slog.Logger
 	family   *family.Family
+	models   []string            // that must be served
 	triton   *localtriton.Server // nil when others run the servers
 	pool     *tritonclient.Pool
 	pipeline *pipeline.Pipeline
@@ -53,6 +55,9 @@ func startGateway(ctx context.Context, settings *config.Config, s streams) (g *g
 		return g, err
 	}
 	if g.family, err = family.Load(settings.Family); err != nil {
+		return g, err
+	}
+	if err = checkSafety(settings, g.family); err != nil {
 		return g, err
 	}
 	words, err := tokenizer.Load(g.family.TokenizerDir())
@@ -84,9 +89,15 @@ func startGateway(ctx context.Context, settings *config.Config, s streams) (g *g
 		return g, err
 	}
 	metrics.WatchReplicas(g.replicas)
+	safety, optional := safetyOf(settings, g.family), []string(nil)
+	if safety != pipeline.SafetyOff {
+		optional = []string{networks.SafetyChecker}
+	}
+	g.models = slices.Concat(networks.Models, optional)
+	served := networks.New(g.pool, settings.StepTimeout, optional...)
 	g.pipeline, err = pipeline.New(pipeline.Options{
 		Family: g.family, Tokenizer: words, MaxRunning: settings.MaxRunning, Version: version(),
-		Networks: networks.New(g.pool, settings.StepTimeout),
+		Networks: served, Safety: safety, SafetyChecker: served,
 	})
 	if err != nil {
 		return g, err
@@ -133,8 +144,11 @@ func (g *gateway) missing(ctx context.Context) []string {
 		return []string{fmt.Sprintf("no Triton server is ready: %v", err)}
 	}
 	var missing []string
-	for _, model := range networks.Models {
+	for _, model := range g.models {
 		if err := g.pool.ModelReady(ctx, model); err != nil {
+			if model == networks.SafetyChecker {
+				model += " (--safety off would leave pictures unchecked)"
+			}
 			missing = append(missing, fmt.Sprintf("the model %s: %v", model, err))
 		}
 	}

@@ -64,7 +64,7 @@ var requestFlags = []struct{ flag, field, placeholder, help string }{
 }
 
 // ownGatewayFlags are the settings that matter to a gateway that lives for one command. Naming one asks for such a gateway.
-var ownGatewayFlags = []string{"config", "triton", "family", "python", "run-dir"}
+var ownGatewayFlags = []string{"config", "triton", "family", "python", "run-dir", "safety"}
 
 func generateCommand(s streams) *cobra.Command {
 	g := &generation{streams: s, settings: config.Default()}
@@ -83,7 +83,7 @@ The pictures come from the gateway at --url; without that flag from one on http:
 local Triton that is started for this command and ended with it.
 
 Exit codes: 0 every picture is written; 1 something failed, and the same command may work later; 2 the command line or the request is
-wrong; 130 interrupted.`,
+wrong, or a picture was refused as not safe for work; 130 interrupted.`,
 		Example: `  facediffuser generate --subject alice.png -o out.png "a woman <|image|> reading in the snow at night"
 
   # Two people, in the order of the prompt, four pictures: pair-0.webp to pair-3.webp
@@ -175,9 +175,12 @@ func (g *generation) run(ctx context.Context) error {
 			if err := g.write(files[n.Image], n.Picture); err != nil {
 				return err
 			}
-			made = append(made, madePicture{files[n.Image], n.Seed, n.Details})
+			made = append(made, madePicture{files[n.Image], n.Seed, n.NSFW, n.Details})
 			if files[n.Image] != "-" {
 				show.say("%s (seed %d)", files[n.Image], n.Seed)
+			}
+			if n.NSFW != nil && *n.NSFW {
+				show.say("facediffuser: warning: the safety checker finds %s not safe for work", files[n.Image])
 			}
 		}
 		return nil
@@ -199,6 +202,7 @@ func (g *generation) run(ctx context.Context) error {
 type madePicture struct {
 	File    string          `json:"file"`
 	Seed    uint32          `json:"seed"`
+	NSFW    *bool           `json:"nsfw,omitempty"`
 	Details json.RawMessage `json:"facediffuser,omitempty"`
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/facediffuser/facediffuser/gateway/internal/config"
 	"github.com/facediffuser/facediffuser/gateway/internal/family"
+	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
 )
 
 func serveCommand(s streams) *cobra.Command {
@@ -34,9 +35,11 @@ Flags win over variables, variables over the file. SIGTERM or Ctrl-C: requests i
 		RunE: func(c *cobra.Command, _ []string) error {
 			err := load(&settings, flags, s.getenv)
 			if check {
-				if _, familyErr := family.Load(settings.Family); familyErr != nil {
-					err = errors.Join(err, familyErr)
+				served, familyErr := family.Load(settings.Family)
+				if familyErr == nil {
+					familyErr = checkSafety(&settings, served)
 				}
+				err = errors.Join(err, familyErr)
 			}
 			if err != nil {
 				return usagef("the configuration is wrong:\n%w", err)
@@ -85,6 +88,9 @@ func serve(ctx context.Context, settings *config.Config, s streams) error {
 	}
 	if !settings.Loopback() {
 		g.log.Warn("listening beyond loopback: there are no keys yet, so whoever reaches this address can use it", "listen", settings.Listen)
+	}
+	if g.family.SafetyChecker && g.pipeline.Safety() == pipeline.SafetyOff {
+		g.log.Warn("pictures are not checked, although the family has a safety checker (--safety)")
 	}
 	err = g.waitReady(ctx, func(missing string) { g.log.Info("not ready yet", "missing", missing) })
 	if err == nil {

@@ -33,6 +33,8 @@ type Config struct {
 	RequestTimeout time.Duration // one request, its time in the queue included
 	ShutdownGrace  time.Duration // from SIGTERM to the end of the last request
 
+	Safety string // of pictures that are not safe for work: auto, off, flag or refuse
+
 	EmbedParameters bool // write what reproduces a picture into it
 	EmbedXMP        bool // write the XMP that marks a picture as synthetic
 
@@ -47,7 +49,7 @@ func Default() Config {
 		Listen: "127.0.0.1:8080", Family: "model_repository/mini", Python: ".venv/bin/python", RunDir: ".run",
 		MaxQueue: 32, MaxImageBytes: 20 << 20, MaxImagePixels: 24_000_000, UploadMemory: 24 << 20,
 		StepTimeout: 30 * time.Second, RequestTimeout: 10 * time.Minute, ShutdownGrace: 20 * time.Second,
-		EmbedParameters: true, EmbedXMP: true,
+		Safety: "auto", EmbedParameters: true, EmbedXMP: true,
 		MemoryLimit: 150 << 20, LogFormat: "text", LogLevel: "info",
 	}
 }
@@ -71,6 +73,7 @@ func (c *Config) Flags() *pflag.FlagSet {
 	f.DurationVar(&c.StepTimeout, "step-timeout", c.StepTimeout, "give one call to one network at most this long")
 	f.DurationVar(&c.RequestTimeout, "request-timeout", c.RequestTimeout, "give one request at most this long, its time in the queue included")
 	f.DurationVar(&c.ShutdownGrace, "shutdown-grace", c.ShutdownGrace, "after SIGTERM, give running requests at most this long")
+	f.StringVar(&c.Safety, "safety", c.Safety, "`mode`: off, flag or refuse pictures that a safety checker finds not safe for work; auto: refuse if the family has one")
 	f.BoolVar(&c.EmbedParameters, "embed-parameters", c.EmbedParameters, "write the parameters that reproduce a picture into it")
 	f.BoolVar(&c.EmbedXMP, "embed-xmp", c.EmbedXMP, "mark pictures as synthetic by XMP (DigitalSourceType)")
 	f.Var(&c.MemoryLimit, "memory-limit", "soft limit of the Go heap (0: none; GOMEMLIMIT wins)")
@@ -132,6 +135,7 @@ func (c *Config) Validate() error {
 			fault(name, "must be %s, not %q", strings.Join(choices, " or "), v)
 		}
 	}
+	oneOf("safety", c.Safety, "auto", "off", "flag", "refuse")
 	oneOf("log-format", c.LogFormat, "text", "json")
 	oneOf("log-level", c.LogLevel, "debug", "info", "warn", "error")
 	return errors.Join(faults...)

@@ -94,11 +94,11 @@ func TestFaults(t *testing.T) {
 		"replica port":  {args: []string{"--triton", "a:0"}, want: []string{`triton: port must be a number up to 65535, not "0"`}},
 		"all at once": {
 			file: "upload_memory: 1MiB\ncolor: 1\n", env: map[string]string{"FACEDIFFUSER_LOG_LEVEL": "loud"},
-			args: []string{"--family=", "--memory-limit=1MiB", "--shutdown-grace=0s", "--log-format=xml", "--max-queue=-1"},
+			args: []string{"--family=", "--safety=on", "--memory-limit=1MiB", "--shutdown-grace=0s", "--log-format=xml", "--max-queue=-1"},
 			want: []string{
 				"FILE:2: color: is no setting", "family: must name a directory", "max-queue: must be from 0 to 100000, not -1",
 				"upload-memory: must hold one image of max-image-bytes (20MiB), not 1.0MiB", "memory-limit: must be 0 or at least 64 MiB, not 1.0MiB",
-				"shutdown-grace: must be from 100ms to 1h, not 0s", `log-format: must be text or json, not "xml"`,
+				"shutdown-grace: must be from 100ms to 1h, not 0s", `safety: must be auto or off or flag or refuse, not "on"`, `log-format: must be text or json, not "xml"`,
 				`log-level: must be debug or info or warn or error, not "loud"`,
 			},
 		},

@@ -51,6 +51,9 @@ type Family struct {
 	PersonNouns []string `json:"person_nouns"`
 	// Vocabulary is what the networks know; nil for a family that takes any sentence.
 	Vocabulary Vocabulary `json:"vocabulary"`
+	// SafetyChecker says that the models include a safety_checker, so that
+	// pictures are checked unless the operator has it otherwise.
+	SafetyChecker bool `json:"safety_checker"`
 	// WeightsSHA256 identifies the networks; golden files and pictures name it.
 	WeightsSHA256 string `json:"weights_sha256"`
 }

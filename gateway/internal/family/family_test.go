@@ -36,6 +36,14 @@ func TestReadsWhatItSays(t *testing.T) {
 	}
 }
 
+func TestOnlyAFamilyThatSaysSoHasASafetyChecker(t *testing.T) {
+	for text, want := range map[string]bool{valid: false, strings.Replace(valid, "{", `{"safety_checker": true,`, 1): true} {
+		if f, err := read(strings.NewReader(text)); err != nil || f.SafetyChecker != want {
+			t.Errorf("read %+v, %v, want a safety checker: %v", f, err, want)
+		}
+	}
+}
+
 func TestStageBoundsOfTheReleasedScript(t *testing.T) {
 	b := StageBounds{StartMerge: 0.3, Final: 0.6}
 	for _, c := range []struct{ n, start, final int }{
