@@ -274,9 +274,10 @@ func (p *Pipeline) Generate(ctx context.Context, r *Request, observe func(Event)
 			}
 			held.release()
 			results[k] = Result{
-				Picture: image, NSFW: nsfw, Seed: r.seed(k), Parameters: r.parameters(p, k, nsfw), Fusion: steps,
+				Picture: image, NSFW: nsfw, Seed: r.seed(k), Parameters: r.parameters(p, k), Fusion: steps,
 				Timings: Timings{Total: time.Since(start), Queued: queued, Networks: clock.spent},
 			}
+			results[k].Parameters.NSFW = nsfw != nil && *nsfw
 			if r.FusionMap {
 				results[k].FusionMap = fusionMap(dims, steps)
 			}

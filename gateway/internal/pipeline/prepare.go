@@ -274,12 +274,12 @@ func (r *Request) seed(k int) uint32 { return r.Seed + uint32(k) }
 // divide the loop evenly.
 func (r *Request) previewStep(j int) int { return (j + 1) * r.Steps / (r.Previews + 1) }
 
-func (r *Request) parameters(p *Pipeline, k int, nsfw *bool) Parameters {
+func (r *Request) parameters(p *Pipeline, k int) Parameters {
 	return Parameters{
 		Model: p.family.Name, Weights: p.family.WeightsSHA256,
 		Prompt: r.PromptUsed, NegativePrompt: r.NegativePrompt, Subjects: len(r.Subjects),
 		Seed: r.seed(k), Steps: r.Steps, GuidanceScale: r.GuidanceScale,
 		StartMergeStep: r.Plan.StartMergeStep, FinalStep: r.Plan.FinalStep, Eta: r.Eta,
-		Width: r.Width, Height: r.Height, NSFW: nsfw != nil && *nsfw, Software: "facediffuser " + p.version,
+		Width: r.Width, Height: r.Height, Software: "facediffuser " + p.version,
 	}
 }
