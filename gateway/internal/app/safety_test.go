@@ -28,14 +28,35 @@ func checkedFamily(t *testing.T) string {
 	if err != nil || len(models) != 6 {
 		t.Fatalf("models of mini: %v, %v", models, err)
 	}
-	if err := os.Mkdir(filepath.Join(dir, "models"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	links := map[string]string{"tokenizer": filepath.Join(mini, "tokenizer")}
 	for _, config := range append(models, "testdata/safety_checker/config.pbtxt") {
 		model := filepath.Dir(config)
-		link(t, model, filepath.Join(dir, "models", filepath.Base(model)))
+		links[filepath.Join("models", filepath.Base(model))] = model
 	}
-	describe(t, dir, "safety_checker", true)
+	err = os.Mkdir(filepath.Join(dir, "models"), 0o700)
+	for name, target := range links {
+		if err == nil {
+			target, err = filepath.Abs(target)
+		}
+		if err == nil {
+			err = os.Symlink(target, filepath.Join(dir, name))
+		}
+	}
+	var description map[string]any
+	if err == nil {
+		err = json.Unmarshal(read(t, filepath.Join(mini, "pipeline.json")), &description)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	description["safety_checker"] = true
+	text, err := json.Marshal(description)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "pipeline.json"), text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	return dir
 }
 

@@ -263,31 +263,20 @@ func TestWholeProgram(t *testing.T) {
 func smallFamily(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	link(t, filepath.Join(mini, "models"), filepath.Join(dir, "models"))
-	describe(t, dir, "vocabulary", map[string][]string{"places": {"in a room"}, "other words": {"with", "the"}})
-	return dir
-}
-
-func link(t *testing.T, target, name string) {
-	t.Helper()
-	target, err := filepath.Abs(target)
-	if err == nil {
-		err = os.Symlink(target, name)
+	for _, name := range []string{"models", "tokenizer"} {
+		target, err := filepath.Abs(filepath.Join(mini, name))
+		if err == nil {
+			err = os.Symlink(target, filepath.Join(dir, name))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// describe gives a folder what the gateway reads of mini, with one key of its description changed.
-func describe(t *testing.T, dir, key string, value any) {
-	t.Helper()
-	link(t, filepath.Join(mini, "tokenizer"), filepath.Join(dir, "tokenizer"))
 	var description map[string]any
 	if err := json.Unmarshal(read(t, filepath.Join(mini, "pipeline.json")), &description); err != nil {
 		t.Fatal(err)
 	}
-	description[key] = value
+	description["vocabulary"] = map[string][]string{"places": {"in a room"}, "other words": {"with", "the"}}
 	text, err := json.Marshal(description)
 	if err == nil {
 		err = os.WriteFile(filepath.Join(dir, "pipeline.json"), text, 0o600)
@@ -295,6 +284,7 @@ func describe(t *testing.T, dir, key string, value any) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return dir
 }
 
 // TestGenerateByItself makes a picture without any gateway running: the command brings its own. It passes the warning on of a word that
