@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 
@@ -51,8 +50,8 @@ func (p *Pipeline) checkSafety(ctx context.Context, clock *networkClock, dims Di
 	if err != nil {
 		return nil, err
 	}
-	if math.IsNaN(float64(score)) { // which no comparison calls unsafe
-		return nil, errors.New("pipeline: the safety checker's nsfw_score is not a number")
+	if s := float64(score); math.IsNaN(s) || math.IsInf(s, 0) { // a broken network's, which a comparison may let pass
+		return nil, fmt.Errorf("pipeline: the safety checker's nsfw_score is %v, want a finite number", score)
 	}
 	unsafe := score > 0
 	return &unsafe, nil

@@ -142,7 +142,7 @@ func TestTheSafetyCheckerSeesThePicture(t *testing.T) {
 	}
 }
 
-// TestWithoutAVerdictNoPicture: neither a failing checker nor a score that is no number lets a picture pass.
+// TestWithoutAVerdictNoPicture: neither a failing checker nor a score that is no finite number lets a picture pass.
 func TestWithoutAVerdictNoPicture(t *testing.T) {
 	down := errors.New("down")
 	for _, safety := range []Safety{SafetyFlag, SafetyRefuse} {
@@ -150,7 +150,7 @@ func TestWithoutAVerdictNoPicture(t *testing.T) {
 			for name, c := range map[string]struct {
 				score  float32
 				failed error
-			}{"failure": {-1, down}, "not a number": {float32(math.NaN()), nil}} {
+			}{"failure": {-1, down}, "not a number": {float32(math.NaN()), nil}, "without end": {float32(math.Inf(-1)), nil}} {
 				p, networks := withSafety(t, safety, c.score)
 				networks.failed = c.failed
 				var events []string
