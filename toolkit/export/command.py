@@ -73,7 +73,7 @@ def export(family: Family, weights: Path, out: Path, created: int) -> str:
         onnx_file.write(network, path, family.preset)
         output, error = check(network, path)
         triton.hold(described[name], "cpu", _tensors(network, output))
-        (folder / "config.pbtxt").write_text(triton.config(described[name], "cpu", "export"), encoding="utf-8")
+        (folder / "config.pbtxt").write_text(triton.config(described[name], "cpu"), encoding="utf-8")
         _link(folder / "1" / "model.py", code)
         parameters = sum(tensor.size for tensor in _weights(path))
         total += path.stat().st_size

@@ -1,9 +1,9 @@
 """What Triton serves: one description of the models, and their configurations for three back ends.
 
-    back end      runs                                       for
-    cpu           ONNX file in FP32, in the Python backend   development, and checks without a GPU
-    onnxruntime   ONNX file in FP16, TensorRT provider       a GPU; engines are built when Triton loads the models
-    tensorrt      engine in FP16                             a GPU; engines are built beforehand (deploy/engines)
+    back end      folder        runs                                      for
+    cpu           models/       ONNX file in the Python backend, FP32     development, and checks without a GPU
+    onnxruntime   onnxruntime/  ONNX file with TensorRT's provider, FP16  a GPU; engines are built as Triton starts
+    tensorrt      tensorrt/     engine, FP16                              a GPU; engines are built beforehand
 
 Models and tensors are the same, so the gateway serves with any of them. docs/adr/0010 has the reasons for
 the numbers. Standard library only.
@@ -12,7 +12,7 @@ the numbers. Standard library only.
 import json
 from dataclasses import dataclass
 
-BACKENDS = ("cpu", "onnxruntime", "tensorrt")
+FOLDERS = {"cpu": "models", "onnxruntime": "onnxruntime", "tensorrt": "tensorrt"}
 PROFILES = "profiles.json"
 
 FLOAT = "FLOAT"  # a tensor in the precision that the back end computes in
@@ -37,9 +37,10 @@ class Sizes:
     cpu_threads: tuple[int, int] = (1, 2)
 
 
-# On a CPU no more than the two rows of a step: at 64×64, the scores of one attention layer take half a GiB a
-# row in FP32 (8 heads × 4096² × 4 bytes).
-SD15 = Sizes(tokens=77, width=768, subjects=4, encoder=224, latent=64, image=512, cpu_rows=2, cpu_threads=(0, 0))
+# At 64×64, the scores of one attention layer take half a GiB a row in FP32 (8 heads × 4096² × 4 bytes): a CPU gets
+# the two rows of a step at a time, and all of it works on them.
+LARGE = {"cpu_rows": 2, "cpu_threads": (0, 0)}
+SD15 = Sizes(tokens=77, width=768, subjects=4, encoder=224, latent=64, image=512, **LARGE)
 
 
 def sizes(preset) -> Sizes:
@@ -51,6 +52,7 @@ def sizes(preset) -> Sizes:
         encoder=preset.reference_size,
         latent=preset.latent_size,
         image=preset.image_size,
+        **(LARGE if preset.latent_size > 32 else {}),
     )
 
 
@@ -142,10 +144,18 @@ def hold(model: Model, backend: str, found: dict[str, tuple[str, tuple[int, ...]
         raise ValueError(f"{model.name}: the network has the tensors {found}, but the contract says {wanted}")
 
 
-def files(family: tuple[Model, ...]) -> dict[str, str]:
+def files(sizes: Sizes) -> dict[str, str]:
     """Path → text of everything that does not depend on weights: the configurations of all back ends, and the
-    shapes that deploy/engines builds engines for."""
-    configs = {f"{b}/{m.name}/config.pbtxt": config(m, b, "configs") for b in BACKENDS for m in family}
+    shapes that deploy/engines builds engines for.
+
+    Triton loads whatever has a configuration, so those of models that a family may lack lie apart, in optional/.
+    """
+    family = (*models(sizes), safety_checker(sizes))
+    configs = {
+        f"{'optional/' if model.optional else ''}{folder}/{model.name}/config.pbtxt": config(model, backend)
+        for backend, folder in FOLDERS.items()
+        for model in family
+    }
     return {**configs, PROFILES: json.dumps(profiles(family), indent=2) + "\n"}
 
 
@@ -176,10 +186,10 @@ def _profile(model: Model) -> dict[str, str]:
     return {kind: shapes(rows) for kind, rows in zip(("min", "opt", "max"), model.rows, strict=True)}
 
 
-def config(model: Model, backend: str, command: str) -> str:
-    """config.pbtxt of one model; command: of the toolkit, that writes it."""
+def config(model: Model, backend: str) -> str:
+    """config.pbtxt of one model."""
     lines = [
-        f"# Written by `python -m toolkit {command}`.",
+        f"# Written by `python -m toolkit {'export' if backend == 'cpu' else 'configs'}`.",
         f'name: "{model.name}"',
         *_RUNS[backend],
         f"max_batch_size: {model.max_batch_size(backend)}",

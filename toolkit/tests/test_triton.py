@@ -1,6 +1,7 @@
 """The description of what Triton serves, against the committed families. (gateway/internal/networks holds the
 configurations against Triton's own protobuf definition and the gateway's contract.)"""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ REPOSITORY = Path(__file__).parents[2] / "model_repository"
 
 
 def test_committed_files_of_sd15_are_what_the_description_says(tmp_path):
-    written = {path.relative_to(tmp_path): path.read_text() for path in configs.write(tmp_path, safety_checker=True)}
+    written = {path.relative_to(tmp_path): path.read_text() for path in configs.write(tmp_path, triton.SD15)}
     folder = REPOSITORY / "sd15"
     found = [*folder.rglob("config.pbtxt"), *folder.rglob("*.json")]
     committed = {path.relative_to(folder): path.read_text() for path in found}
@@ -21,14 +22,14 @@ def test_committed_files_of_sd15_are_what_the_description_says(tmp_path):
 
 
 def test_committed_configurations_of_mini_are_what_the_description_says():
-    described = {m.name: triton.config(m, "cpu", "export") for m in triton.models(triton.sizes(MINI))}
+    described = {m.name: triton.config(m, "cpu") for m in triton.models(triton.sizes(MINI))}
     committed = {p.parent.name: p.read_text() for p in (REPOSITORY / "mini" / "models").glob("*/config.pbtxt")}
     assert committed == described, "export the family again"
 
 
-def test_a_family_without_the_safety_checker_has_no_folder_for_it(tmp_path):
-    configs.write(tmp_path, safety_checker=False)
-    assert not list(tmp_path.rglob("safety_checker")) and "safety" not in (tmp_path / triton.PROFILES).read_text()
+def test_sizes_of_a_preset():
+    layout = {"width": 768, "reference_size": 224, "image_size": 512, "vae_patch": 1, "vae_channels": (1, 2, 4, 4)}
+    assert triton.sizes(replace(MINI, **layout)) == triton.SD15
 
 
 def test_a_network_that_differs_from_the_description_is_refused():

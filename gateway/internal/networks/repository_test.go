@@ -32,13 +32,18 @@ func parse(text []byte) (*inference.ModelConfig, error) {
 	return config, prototext.Unmarshal(text, config)
 }
 
-// committed reads the configurations below model_repository/folder.
-func committed(t *testing.T, folder string) map[string]*inference.ModelConfig {
+// committed reads the configurations in a folder of a family, and those of the models that it may do without.
+func committed(t *testing.T, family, folder string) map[string]*inference.ModelConfig {
 	t.Helper()
-	paths, err := filepath.Glob(filepath.Join(modelRepository, folder, "*", "config.pbtxt"))
-	if err != nil || len(paths) < len(Models) {
-		t.Fatalf("%s has %d models (%v), want at least %d", folder, len(paths), err, len(Models))
+	paths, err := filepath.Glob(filepath.Join(modelRepository, family, folder, "*", "config.pbtxt"))
+	if err != nil || len(paths) != len(Models) {
+		t.Fatalf("%s of %s has %d models (%v), want %d", folder, family, len(paths), err, len(Models))
 	}
+	optional, err := filepath.Glob(filepath.Join(modelRepository, family, "optional", folder, "*", "config.pbtxt"))
+	if err != nil || len(optional) == 0 && family != "mini" {
+		t.Fatalf("%s has no optional models for %s (%v)", family, folder, err)
+	}
+	paths = append(paths, optional...)
 	configs := make(map[string]*inference.ModelConfig)
 	for _, path := range paths {
 		text, err := os.ReadFile(path)
@@ -80,18 +85,18 @@ func TestParsingIsStrict(t *testing.T) {
 
 func TestCommittedConfigurationsFitTheContract(t *testing.T) {
 	for _, family := range []struct {
-		folder, backend string
-		float           inference.DataType
-		dims            pipeline.Dimensions
+		name, folder, backend string
+		float                 inference.DataType
+		dims                  pipeline.Dimensions
 	}{
-		{"mini/models", "python", inference.DataType_TYPE_FP32, pipeline.Dimensions{
+		{"mini", "models", "python", inference.DataType_TYPE_FP32, pipeline.Dimensions{
 			Tokens: 77, Embedding: 128, Subjects: 4, EncoderSize: 64, LatentChannels: 4, LatentHeight: 16, LatentWidth: 16, Height: 128, Width: 128, MaxBatch: 8}},
-		{"sd15/cpu", "python", inference.DataType_TYPE_FP32, stableDiffusion15(2)},
-		{"sd15/onnxruntime", "onnxruntime", inference.DataType_TYPE_FP16, stableDiffusion15(16)},
-		{"sd15/tensorrt", "tensorrt", inference.DataType_TYPE_FP16, stableDiffusion15(16)},
+		{"sd15", "models", "python", inference.DataType_TYPE_FP32, stableDiffusion15(2)},
+		{"sd15", "onnxruntime", "onnxruntime", inference.DataType_TYPE_FP16, stableDiffusion15(16)},
+		{"sd15", "tensorrt", "tensorrt", inference.DataType_TYPE_FP16, stableDiffusion15(16)},
 	} {
-		t.Run(family.folder, func(t *testing.T) {
-			configs := committed(t, family.folder)
+		t.Run(family.name+"/"+family.folder, func(t *testing.T) {
+			configs := committed(t, family.name, family.folder)
 			c, err := newContract(configs)
 			if err != nil {
 				t.Fatal(err)
@@ -214,7 +219,7 @@ func checkWarmup(t *testing.T, config *inference.ModelConfig) {
 }
 
 func TestGraphsOfEngines(t *testing.T) {
-	for name, config := range committed(t, "sd15/tensorrt") {
+	for name, config := range committed(t, "sd15", "tensorrt") {
 		cuda := config.GetOptimization().GetCuda()
 		if !cuda.GetGraphs() || len(cuda.GetGraphSpec()) == 0 {
 			t.Errorf("%s: no CUDA graphs: %v", name, cuda)
@@ -257,7 +262,7 @@ func TestProfiles(t *testing.T) {
 	if err := json.Unmarshal(text, &file); err != nil {
 		t.Fatal(err)
 	}
-	engines, graphs := committed(t, "sd15/tensorrt"), committed(t, "sd15/onnxruntime")
+	engines, graphs := committed(t, "sd15", "tensorrt"), committed(t, "sd15", "onnxruntime")
 	caches := make(map[string]string)
 	for name, config := range engines {
 		profile := file.Models[name]

@@ -22,7 +22,7 @@ func TestConfigurationsOfGPUsInTriton(t *testing.T) {
 	for _, backend := range []string{"tensorrt", "onnxruntime"} {
 		t.Run(backend, func(t *testing.T) {
 			models := t.TempDir()
-			standIn(t, filepath.Join("../../../model_repository/sd15", backend), models)
+			standIn(t, backend, models)
 			ctx, cancel := context.WithTimeout(t.Context(), startLimit)
 			defer cancel()
 			server, err := localtriton.Start(ctx, localtriton.Config{Python: os.Getenv(python), ModelsDir: models, RunDir: t.TempDir()})
@@ -83,16 +83,20 @@ func TestConfigurationsOfGPUsInTriton(t *testing.T) {
 	}
 }
 
-// standIn copies a back end's configurations into models, to run testdata/stand_in.py on the CPU.
-func standIn(t *testing.T, from, models string) {
+// standIn copies sd15's configurations for a back end into models, to run testdata/stand_in.py on the CPU.
+func standIn(t *testing.T, backend, models string) {
 	t.Helper()
 	code, err := os.ReadFile("testdata/stand_in.py")
 	if err != nil {
 		t.Fatal(err)
 	}
-	paths, err := filepath.Glob(filepath.Join(from, "*", "config.pbtxt"))
-	if err != nil || len(paths) == 0 {
-		t.Fatalf("%s: no configurations (%v)", from, err)
+	var paths []string
+	for _, folder := range []string{backend, "optional/" + backend} {
+		found, err := filepath.Glob(filepath.Join("../../../model_repository/sd15", folder, "*", "config.pbtxt"))
+		if err != nil || len(found) == 0 {
+			t.Fatalf("%s: no configurations (%v)", folder, err)
+		}
+		paths = append(paths, found...)
 	}
 	change := strings.NewReplacer(
 		`backend: "tensorrt"`, `backend: "python"`, `backend: "onnxruntime"`, `backend: "python"`,
