@@ -156,7 +156,10 @@ class Engine:
             with open(log, "w") as output:
                 output.write(shlex.join(line) + "\n")
                 output.flush()
-                status = wait(subprocess.Popen(line, stdout=output, stderr=subprocess.STDOUT), label, started)
+                # CUDA counts GPUs by speed, nvidia-smi by slot: with several, both must mean the same one
+                env = {**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+                process = subprocess.Popen(line, stdout=output, stderr=subprocess.STDOUT, env=env)
+                status = wait(process, label, started)
             if status != 0:
                 raise BuildError(f"{label}: trtexec failed ({status}); the end of {log}:\n{tail(log)}")
             if not partial.exists() or partial.stat().st_size == 0:
