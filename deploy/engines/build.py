@@ -4,9 +4,9 @@
     docker compose -f deploy/compose.yaml run --rm engines
 
 reads FAMILY/profiles.json (shapes) and FAMILY/onnxruntime/<model>/1/model.onnx, and writes
-FAMILY/tensorrt/<model>/1/model.plan. An engine belongs to one TensorRT version, one GPU architecture, one
-ONNX file and one set of options; FAMILY/engines keeps every one under a name that says so, and what is there is not
-built again. Needs Python 3.9 or later and nothing else; docs/real-weights.md explains the rest.
+FAMILY/tensorrt/<model>/1/model.plan, or into the folder that --into names. An engine belongs to one TensorRT version,
+one GPU architecture, one ONNX file and one set of options; FAMILY/engines keeps every one under a name that says so,
+and what is there is not built again. Needs Python 3.9 or later and nothing else. docs/real-weights.md has the rest.
 """
 
 import argparse
@@ -50,6 +50,7 @@ def main(arguments):
 def parser():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("family", type=Path, help="folder of the family (profiles.json, onnxruntime/, tensorrt/)")
+    p.add_argument("--into", metavar="FOLDER", default="tensorrt", help="of the family, for Triton (default tensorrt)")
     p.add_argument("--models", metavar="NAME,NAME", help="only these")
     p.add_argument("--device", type=int, default=0, help="GPU to build on (default 0)")
     p.add_argument("--optimization-level", type=int, choices=range(6), help="of the builder (default: profiles.json's)")
@@ -73,7 +74,7 @@ def build(args):
         for i, (name, onnx) in enumerate(sources.items(), start=1):
             engine = Engine(args, described, name, onnx, version, gpu)
             engine.make(tool, folder, f"[{i}/{len(sources)}] {name}")
-    print(f"done: {args.family / 'tensorrt'} has every engine of {', '.join(sources)}")
+    print(f"done: {args.family / args.into} has the engines of {', '.join(sources)}")
     return 0
 
 
@@ -100,7 +101,7 @@ class Engine:
     def __init__(self, args, described, name, onnx, version, gpu):
         self.args, self.described, self.name, self.entry = args, described, name, described["models"][name]
         self.onnx, self.version, self.gpu = onnx, version, gpu
-        self.plan = args.family / self.entry["plan"]
+        self.plan = args.family / args.into / Path(*Path(self.entry["plan"]).parts[1:])
 
     def make(self, tool, folder, label):
         """From the folder of engines if it is there, else from trtexec, into the model repository."""
@@ -113,6 +114,8 @@ class Engine:
             cached = folder / f"{self.name}.{name_of(key)}.plan"
             self.run(tool, folder, cached, key, label)
         install(cached, self.plan)
+        if self.args.into != "tensorrt":
+            shutil.copyfile(configuration(self.args.family, self.entry), self.plan.parents[1] / "config.pbtxt")
 
     def key(self):
         """What an engine depends on, in the order of its file's name."""

@@ -204,6 +204,18 @@ def test_an_engine_is_copied_where_it_cannot_be_linked(machine, capsys, monkeypa
     assert machine.plan("unet_tdm").read_text() == kept.read_text() and not machine.leftovers()
 
 
+def test_engines_of_another_release_lie_beside_those_that_serve(machine):
+    assert machine() == 0
+    serving = {model: machine.plan(model).read_text() for model in MODELS}
+    machine.set("FAKE_TENSORRT", "v11.2.0.80")
+    assert machine("--into", "tensorrt-26.08") == 0
+    assert {model: machine.plan(model).read_text() for model in MODELS} == serving
+    for model in MODELS:
+        there, here = machine.family / "tensorrt-26.08" / model, machine.family / "tensorrt" / model
+        assert (there / "1" / "model.plan").read_text() != serving[model]
+        assert (there / "config.pbtxt").read_text() == (here / "config.pbtxt").read_text()
+
+
 def test_what_is_wrong_is_said_before_anything_is_built(machine, capsys, monkeypatch):
     def refused(*arguments):
         assert machine(*arguments) == 1 and not machine.commands() and not (machine.family / "engines").exists()
