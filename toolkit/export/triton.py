@@ -214,8 +214,8 @@ _RUNS = {
     "tensorrt": ['backend: "tensorrt"', 'default_model_filename: "model.plan"'],
 }
 
-# Whoever asks for priority 1 goes first. Nothing waits longer than the gateway does for one call (30 s), and
-# a queue that the GPU could not empty in that time sends its callers to another replica.
+# Whoever asks for priority 1 goes first. Nothing waits as long as the gateway does for one call (30 s), and a full
+# queue sends its callers to another replica.
 _GPU = """\
 dynamic_batching {
   priority_levels: 2
