@@ -138,7 +138,7 @@ func (f *Family) validate() error {
 	l := f.Limits
 	check(l.MaxSteps >= 1, "limits.max_inference_steps is %d, want at least 1", l.MaxSteps)
 	if schedule != nil && l.MaxSteps >= 1 {
-		_, err := schedule.DDIM(l.MaxSteps, 0)
+		_, err := schedule.Solver(sampler.DDIM, l.MaxSteps, 0)
 		check(err == nil, "limits.max_inference_steps: %v", err)
 	}
 	check(l.MinGuidanceScale <= l.MaxGuidanceScale, "limits: min_guidance_scale %v is above max_guidance_scale %v", l.MinGuidanceScale, l.MaxGuidanceScale)

@@ -288,7 +288,7 @@ func TestSteps(t *testing.T) {
 		if g := c.Header.Request.GuidanceScale; g != nil {
 			w = float32(*g)
 		}
-		ddim, err := schedule.DDIM(c.Header.Request.Steps, eta)
+		solver, err := schedule.Solver(sampler.DDIM, c.Header.Request.Steps, eta)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -300,7 +300,7 @@ func TestSteps(t *testing.T) {
 		latents, stepNoise := make([]float32, n), []float32(nil)
 		generator.Randn(latents)
 		within(t, "initial noise", latents, c.row("latents", 0, n), 1e-6)
-		if ddim.NeedsNoise() {
+		if solver.NeedsNoise() {
 			stepNoise = make([]float32, n)
 		}
 		fuser := fusion.NewFuser(dims.LatentChannels, dims.LatentHeight, dims.LatentWidth)
@@ -309,14 +309,14 @@ func TestSteps(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i, stage := range c.Header.Stages {
-			if got := ddim.Timestep(i); got != float32(timesteps[i]) {
+			if got := solver.Timestep(i); got != float32(timesteps[i]) {
 				t.Fatalf("step %d has timestep %v, want %d", i, got, timesteps[i])
 			}
 			z := c.row("latents", i, n)
 			predict := func(unet pipeline.UNet, base, cond, goldenBase, goldenCond string) {
 				t.Helper()
 				rows := make([]float32, 2*n)
-				if err := real.PredictNoise(t.Context(), rows, unet, z, ddim.Timestep(i), c.floats(base), c.floats(cond)); err != nil {
+				if err := real.PredictNoise(t.Context(), rows, unet, z, solver.Timestep(i), c.floats(base), c.floats(cond)); err != nil {
 					t.Fatal(err)
 				}
 				within(t, fmt.Sprintf("step %d %s", i, goldenBase), rows[:n], c.row(goldenBase, i, n), noiseTolerance)
@@ -359,7 +359,7 @@ func TestSteps(t *testing.T) {
 				generator.Randn(stepNoise)
 			}
 			next := make([]float32, n)
-			ddim.Step(next, z, c.row("noise_pred", i, n), stepNoise, i)
+			solver.Step(next, nil, z, c.row("noise_pred", i, n), stepNoise, i)
 			within(t, fmt.Sprintf("latents after step %d", i), next, c.row("latents", i+1, n), latentTolerance)
 		}
 	})
