@@ -31,7 +31,7 @@ var adamsBashforth = [4][]float64{
 // The slot of e_n is n mod 3.
 func (s *Schedule) pndm(steps int) []step {
 	timesteps, stride := s.leading(steps)
-	if steps > 1 {
+	if Iterations(PNDM, steps) > steps {
 		timesteps = slices.Insert(timesteps, 1, timesteps[1])
 	}
 	plan := make([]step, len(timesteps))

@@ -75,8 +75,16 @@ func (s *Schedule) Solver(scheduler string, steps int, eta float64) (*Solver, er
 	return nil, fmt.Errorf("sampler: the scheduler must be one of %s, got %q", strings.Join(Schedulers(), ", "), scheduler)
 }
 
-// Iterations is how many times the loop calls the networks: num_inference_steps, and one more for
-// [PNDM] from two steps on.
+// Iterations is how many times a loop of the named scheduler calls the networks: as often as it has
+// steps, and once more for [PNDM], which has its first step twice unless that is the only one.
+func Iterations(scheduler string, steps int) int {
+	if scheduler == PNDM && steps > 1 {
+		return steps + 1
+	}
+	return steps
+}
+
+// Iterations is how many times the loop calls the networks, see [Iterations].
 func (s *Solver) Iterations() int { return len(s.steps) }
 
 // History is how many tensors of the latents' size a picture carries from one iteration to the

@@ -188,6 +188,41 @@ func TestWholeProgram(t *testing.T) {
 		}
 	})
 
+	t.Run("schedulers", func(t *testing.T) {
+		args := []string{"-s", alice, "--steps", "4", "--seed", "5", "a woman <|image|> on the beach"}
+		made := map[string][]byte{}
+		for scheduler, c := range map[string]struct {
+			file string
+			last string // line of progress
+		}{
+			"ddim": {"ddim.png", "step 4 of 4 "}, "pndm": {"pndm.jpg", "step 5 of 5 "}, "dpmpp_2m": {"dpmpp_2m.webp", "step 4 of 4 "},
+		} {
+			_, stderr := generate(0, append([]string{"--scheduler", scheduler, "-o", in(c.file)}, args...)...)
+			if !strings.Contains(stderr, c.last) {
+				t.Errorf("%s: progress is %q, want %q", scheduler, stderr, c.last)
+			}
+			p := parameters(t, in(c.file))
+			if p.Scheduler != scheduler || p.Steps != 4 {
+				t.Errorf("%s carries %+v", c.file, p)
+			}
+			again := "again-" + c.file
+			generate(0, "--from", in(c.file), "-s", alice, "-o", in(again), "-q")
+			if !bytes.Equal(read(t, in(c.file)), read(t, in(again))) {
+				t.Errorf("--from made another picture of %s", c.file)
+			}
+			generate(0, "--from", in(c.file), "-s", alice, "-o", in(scheduler+".png"), "-q", "-f")
+			made[scheduler] = read(t, in(scheduler+".png"))
+		}
+		if bytes.Equal(made["ddim"], made["pndm"]) || bytes.Equal(made["ddim"], made["dpmpp_2m"]) {
+			t.Error("two schedulers made one picture")
+		}
+		// From PNDM's 5 iterations to another scheduler's 4: the stage bounds go, or they might lie past the end.
+		generate(0, "--from", in("pndm.jpg"), "-s", alice, "-o", in("other-scheduler.png"), "--scheduler", "dpmpp_2m")
+		if p := parameters(t, in("other-scheduler.png")); p.Scheduler != "dpmpp_2m" || p.Steps != 4 || p.Seed != 5 {
+			t.Errorf("--from with another scheduler carries %+v", p)
+		}
+	})
+
 	t.Run("several", func(t *testing.T) {
 		_, stderr := generate(0, "-s", alice, "-s", bob, "-n", "2", "-o", in("pair.webp"), "--steps", "4", "--seed", "4294967295", "a woman <|image|> and a man <|image|> on the beach")
 		for _, want := range []string{in("pair-0.webp") + " (seed 4294967295)", in("pair-1.webp") + " (seed 0)"} {
@@ -212,6 +247,7 @@ func TestWholeProgram(t *testing.T) {
 			"1 marker <|image|>, but there are 2": {"-s", alice, "-s", bob, "a woman <|image|> in the city"},
 			"num_inference_steps is 0":            {"--steps", "0", "a woman"},
 			"num_inference_steps":                 {"--steps", "many", "a woman"},
+			"must be ddim, pndm or dpmpp_2m":      {"--scheduler", "euler", "a woman"},
 			"size 3x3 is not served":              {"--size", "3x3", "a woman"},
 			"start_merge_step is a field of":      {"--start-merge-step", "2", "a woman"},
 		} {

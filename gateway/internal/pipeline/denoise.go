@@ -7,7 +7,7 @@ import (
 	"github.com/facediffuser/facediffuser/sampler"
 )
 
-// denoise walks the DDIM loop of picture k from its initial noise to its last
+// denoise walks the loop of picture k from its initial noise to its last
 // latent.
 //
 //	z       latents          ε_T, ε_S  noise_pred of TDM and SDM
@@ -19,10 +19,7 @@ import (
 //
 // (paper section 4.2 and 4.3; the bases are those of the released code.)
 func (p *Pipeline) denoise(ctx context.Context, clock *networkClock, dims Dimensions, r *Request, k int, c *conditionings, emit func(Event)) ([]float32, []FusionStep, error) {
-	solver, err := p.schedule.Solver(sampler.DDIM, r.Steps, r.Eta)
-	if err != nil {
-		return nil, nil, err
-	}
+	solver := r.solver
 	generator := sampler.NewGenerator(r.seed(k))
 	latents := make([]float32, dims.Latent())
 	generator.Randn(latents) // the initial noise of every scheduler has unit variance
@@ -42,7 +39,7 @@ func (p *Pipeline) denoise(ctx context.Context, clock *networkClock, dims Dimens
 
 	var fused []FusionStep
 	previews := 0
-	for i := range r.Steps {
+	for i := range solver.Iterations() {
 		if err := ctx.Err(); err != nil {
 			return nil, nil, context.Cause(ctx)
 		}
@@ -84,13 +81,13 @@ func (p *Pipeline) denoise(ctx context.Context, clock *networkClock, dims Dimens
 			generator.Randn(stepNoise)
 		}
 		solver.Step(latents, history, latents, noise, stepNoise, i)
-		emit(Event{Kind: Step, Image: k, Step: i + 1, Steps: r.Steps, Stage: stage})
+		emit(Event{Kind: Step, Image: k, Step: i + 1, Steps: r.Plan.Steps, Stage: stage})
 		if preview {
 			image, err := p.decode(ctx, clock, dims, original)
 			if err != nil {
 				return nil, nil, err
 			}
-			emit(Event{Kind: Preview, Image: k, Step: i + 1, Steps: r.Steps, Stage: stage, PreviewIndex: previews, Picture: image})
+			emit(Event{Kind: Preview, Image: k, Step: i + 1, Steps: r.Plan.Steps, Stage: stage, PreviewIndex: previews, Picture: image})
 			previews++
 		}
 	}
