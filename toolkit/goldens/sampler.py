@@ -120,8 +120,8 @@ def trajectory(config: dict, steps: int, eta: float) -> dict[str, torch.Tensor]:
 
 
 def walk(name: str, config: dict, steps: int) -> dict[str, Tensor]:
-    """A walk of a scheduler along the predictions of a network that knows clean latents to be normal with mean 0.5 and variance 0.25,
-    and errs a little: latents stay as large as those of a picture, so that whole walks can be compared.
+    """A walk of a scheduler along the predictions of a network that knows clean latents to be normal with mean 0.5 and
+    variance 0.25, and errs a little: latents stay as large as a picture's, so that whole walks can be compared.
 
     timesteps [K], one more than `steps` for PNDM; latents [K+1, 4, 4, 4], row i is the input of iteration i;
     noise_pred and pred_original_sample [K, 4, 4, 4].
