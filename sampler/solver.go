@@ -43,7 +43,7 @@ type Solver struct {
 type step struct {
 	timestep int
 	a, b, c  float64
-	h        []float64 // of the slots of history that are filled
+	h        []float64 // of the first slots of history, as far as they count
 	keep     int       // the slot that step 2 fills; keepNothing: none
 	u, v     float64
 	p, q     float64
@@ -136,7 +136,7 @@ func (st *step) stepAndKeep(dst, slot, latents, noisePred []float32) {
 	if st.keep < len(st.h) {
 		h = st.h[st.keep]
 	} else {
-		clear(slot) // it has not been filled yet
+		clear(slot) // it is not filled yet, or does not count any more
 	}
 	a, b, c := float32(st.a), float32(st.b), float32(h)
 	u, v := float32(st.u), float32(st.v)

@@ -2,6 +2,7 @@ package app
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,6 +23,7 @@ import (
 	"github.com/facediffuser/facediffuser/gateway/internal/httpapi"
 	"github.com/facediffuser/facediffuser/gateway/internal/picture"
 	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
+	"github.com/facediffuser/facediffuser/sampler"
 )
 
 // formats are the output formats by file extension.
@@ -270,9 +272,7 @@ func (g *generation) repeat(fields map[string]string) error {
 	fields["model"] = p.Model
 	fields["prompt"] = p.Prompt
 	fields["seed"] = strconv.FormatUint(uint64(p.Seed), 10)
-	if p.Scheduler != "" {
-		fields["scheduler"] = p.Scheduler
-	}
+	fields["scheduler"] = cmp.Or(p.Scheduler, sampler.DDIM) // what made pictures that do not say, before there was a choice
 	fields["num_inference_steps"] = strconv.Itoa(p.Steps)
 	fields["guidance_scale"] = strconv.FormatFloat(p.GuidanceScale, 'g', -1, 64)
 	fields["size"] = fmt.Sprintf("%dx%d", p.Width, p.Height)

@@ -28,7 +28,7 @@ func (p *Pipeline) denoise(ctx context.Context, clock *networkClock, dims Dimens
 	tdm, sdm := newPair(len(latents)), newPair(len(latents))
 	noise := make([]float32, len(latents))
 	original := make([]float32, len(latents))
-	history := make([]float32, solver.History()*len(latents)) // of the fused noise
+	history := make([]float32, solver.History()*len(latents)) // what the scheduler remembers of the fused noise
 	var stepNoise []float32
 	if solver.NeedsNoise() {
 		stepNoise = make([]float32, len(latents))
