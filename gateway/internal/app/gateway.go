@@ -86,7 +86,7 @@ func startGateway(ctx context.Context, settings *config.Config, s streams) (g *g
 	metrics.WatchReplicas(g.replicas)
 	g.pipeline, err = pipeline.New(pipeline.Options{
 		Family: g.family, Tokenizer: words, MaxRunning: settings.MaxRunning, Version: version(),
-		Networks: networks.New(g.pool, settings.StepTimeout),
+		Networks: networks.New(g.pool, g.family, settings.StepTimeout),
 	})
 	if err != nil {
 		return g, err

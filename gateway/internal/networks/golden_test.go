@@ -82,7 +82,7 @@ func run(m *testing.M) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
-	real = networks.New(pool, callLimit)
+	real = networks.New(pool, mini, callLimit)
 	code = m.Run()
 	if err := pool.Close(); err != nil {
 		return 1, err

@@ -97,7 +97,9 @@ func TestCommittedConfigurationsFitTheContract(t *testing.T) {
 	} {
 		t.Run(family.name+"/"+family.folder, func(t *testing.T) {
 			configs := committed(t, family.name, family.folder)
-			c, err := newContract(configs)
+			described := *sd15Family
+			described.ObjectResolution = family.dims.Height
+			c, err := newContract(configs, &described)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/facediffuser/facediffuser/gateway/internal/family"
 	"github.com/facediffuser/facediffuser/gateway/internal/localtriton"
 	"github.com/facediffuser/facediffuser/gateway/internal/networks"
 	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
@@ -43,7 +44,7 @@ func TestConfigurationsOfGPUsInTriton(t *testing.T) {
 			}
 			defer pool.Close()
 
-			n := networks.New(pool, callLimit)
+			n := networks.New(pool, &family.Family{ObjectResolution: 512}, callLimit)
 			dims, err := n.Dimensions(ctx)
 			if err != nil {
 				t.Fatal(err)
