@@ -165,8 +165,8 @@ func ConformanceUnready(t *testing.T, address string) {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	if err := pool.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "not ready") {
-		t.Errorf("Ready: %v, want one that says so", err)
+	if err := pool.Ready(t.Context()); !errors.Is(err, tritonclient.ErrNotReady) {
+		t.Errorf("Ready: %v, want ErrNotReady", err)
 	}
 	index, err := pool.RepositoryIndex(t.Context())
 	if err != nil || len(index) != 2 {
