@@ -65,11 +65,8 @@ func startGateway(ctx context.Context, settings *config.Config, s streams) (g *g
 	}
 	replicas := settings.Triton
 	if len(replicas) == 0 {
-		g.triton, err = localtriton.Start(ctx, localtriton.Config{
-			Python: settings.Python, ModelsDir: g.family.ModelsDir(), RunDir: settings.RunDir, Logger: g.log,
-		})
-		if err != nil {
-			return g, fmt.Errorf("%w (`make venv` makes the environment; --triton names servers that run elsewhere)", err)
+		if g.triton, err = startTriton(ctx, settings, g.family.ModelsDir(), g.log); err != nil {
+			return g, err
 		}
 		replicas = []string{g.triton.Address()}
 	}
@@ -106,6 +103,15 @@ func startGateway(ctx context.Context, settings *config.Config, s streams) (g *g
 	g.server = httpapi.NewServer(handler, g.log)
 	go func() { g.failed <- g.server.Serve(g.listener) }()
 	return g, nil
+}
+
+// startTriton starts a Triton of our own over a folder of models.
+func startTriton(ctx context.Context, settings *config.Config, models string, log *slog.Logger) (*localtriton.Server, error) {
+	server, err := localtriton.Start(ctx, localtriton.Config{Python: settings.Python, ModelsDir: models, RunDir: settings.RunDir, Logger: log})
+	if err != nil {
+		return nil, fmt.Errorf("%w (`make venv` makes the environment; --triton names servers that run elsewhere)", err)
+	}
+	return server, nil
 }
 
 // url is how a program of this machine reaches the gateway.
