@@ -36,7 +36,7 @@ func BenchmarkStep4x64x64(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	ddim, err := schedule.DDIM(50, 0)
+	solver, err := schedule.Solver(sampler.DDIM, 50, 0)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func BenchmarkStep4x64x64(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		in := inputs[i%len(inputs)]
 		fuser.Fuse(noise, mask, in[0], in[1], in[2], in[3], 5)
-		ddim.Step(latents, latents, noise, nil, 20)
+		solver.Step(latents, nil, latents, noise, nil, 20)
 	}
 	b.ReportMetric(float64(processorTime(b)-before)/float64(b.N), "cpu-ns/op")
 }

@@ -15,6 +15,7 @@ func main() {
 	// A second Ctrl-C ends the program at once. A second SIGTERM does not: make sends its children another one when it gets one itself.
 	context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt) })
 	err := app.Run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
+	code := app.ExitCode(ctx, err) // asks whether ctx has ended, which stop does
 	stop()
-	os.Exit(app.ExitCode(ctx, err))
+	os.Exit(code)
 }

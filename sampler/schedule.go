@@ -21,7 +21,7 @@ const (
 	BetaScaledLinear = "scaled_linear" // √β is linear in t
 	BetaLinear       = "linear"        // β is linear in t
 
-	SpacingLeading = "leading" // t = k·⌊T/N⌋ + steps_offset
+	SpacingLeading = "leading" // t = k·⌊T/N⌋ + steps_offset, of DDIM and PNDM; DPM-Solver++ spaces evenly up to T−1
 
 	PredictionEpsilon = "epsilon"      // the networks predict the noise ε
 	PredictionV       = "v_prediction" // the networks predict v = √ᾱ·ε − √(1−ᾱ)·x₀
@@ -119,3 +119,28 @@ func linspace(first, last float32, n, i int) float32 {
 // MaxSteps is the largest number of sampling steps: one less than there are training steps, so
 // that no timestep leaves the schedule with steps_offset 1.
 func (s *Schedule) MaxSteps() int { return s.config.NumTrainTimesteps - 1 }
+
+// leading are the timesteps of n sampling steps with leading spacing, in falling order, and the
+// distance between two of them.
+func (s *Schedule) leading(n int) (timesteps []int, stride int) {
+	stride = s.config.NumTrainTimesteps / n
+	for k := n - 1; k >= 0; k-- {
+		timesteps = append(timesteps, k*stride+s.config.StepsOffset)
+	}
+	return timesteps, stride
+}
+
+// levels are √ᾱ_t and √(1−ᾱ_t): how much signal and how much noise x_t holds.
+func (s *Schedule) levels(t int) (signal, noise float64) {
+	alpha := float64(s.alphasCumprod[t])
+	return math.Sqrt(alpha), math.Sqrt(1 - alpha)
+}
+
+// original are the coefficients of x₀ = p·x_t + q·noise_pred.
+func (s *Schedule) original(t int) (p, q float64) {
+	signal, noise := s.levels(t)
+	if s.config.PredictionType == PredictionV {
+		return signal, -noise
+	}
+	return 1 / signal, -noise / signal
+}

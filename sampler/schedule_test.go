@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"math"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -89,49 +88,52 @@ func TestScheduleEqualsReference(t *testing.T) {
 			if want := float32s(t, f, "final_alpha_cumprod")[0]; s.finalAlpha != want {
 				t.Errorf("final_alpha_cumprod = %v, want %v", s.finalAlpha, want)
 			}
-			counts := 0
-			for name := range f.Tensors {
-				steps, found := strings.CutPrefix(name, "timesteps_")
-				if !found {
-					continue
-				}
-				counts++
-				n, err := strconv.Atoi(steps)
-				if err != nil {
-					t.Fatal(err)
-				}
-				d, err := s.DDIM(n, 0)
-				if err != nil {
-					t.Fatal(err)
-				}
-				for i, want := range int64s(t, f, name) {
-					if got := d.Timestep(i); got != float32(want) {
-						t.Fatalf("timestep %d of %d = %v, want %d", i, n, got, want)
-					}
-				}
-			}
-			if counts == 0 {
-				t.Error("the file holds no timesteps")
-			}
+			compareTimesteps(t, s, f, "timesteps", DDIM)
 		})
+	}
+}
+
+func TestTimestepsEqualReference(t *testing.T) {
+	f := open(t, "testdata/timesteps.safetensors")
+	for _, scheduler := range []string{PNDM, DPMPP2M} {
+		compareTimesteps(t, scheduleOf(t, f), f, scheduler, scheduler)
+	}
+}
+
+// compareTimesteps compares those of every number of steps N that f holds as a tensor prefix_N.
+func compareTimesteps(t *testing.T, s *Schedule, f *golden.File, prefix, scheduler string) {
+	t.Helper()
+	counts := 0
+	for name := range f.Tensors {
+		steps, found := strings.CutPrefix(name, prefix+"_")
+		if !found {
+			continue
+		}
+		counts++
+		solver, want := newSolver(t, s, scheduler, atoi(t, steps), 0), int64s(t, f, name)
+		if solver.Iterations() != len(want) {
+			t.Fatalf("%s: %d iterations, want %d", name, solver.Iterations(), len(want))
+		}
+		for i, want := range want {
+			if got := solver.Timestep(i); got != float32(want) {
+				t.Fatalf("%s: timestep %d = %v, want %d", name, i, got, want)
+			}
+		}
+	}
+	if counts == 0 {
+		t.Errorf("the file holds no timesteps of %s", scheduler)
 	}
 }
 
 // Known values: SD 1.5 at 50 steps runs 981, 961 … 1; ᾱ₀ = 1 − 0.00085.
 func TestScheduleKnownValues(t *testing.T) {
-	s, err := NewSchedule(sd15())
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := newSchedule(t, sd15())
 	if got, want := s.alphasCumprod[0], float32(1-0.00085); math.Abs(float64(got-want)) > 1e-7 {
 		t.Errorf("ᾱ₀ = %v, want %v", got, want)
 	}
-	d, err := s.DDIM(50, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	solver := newSolver(t, s, DDIM, 50, 0)
 	for i := range 50 {
-		if got, want := d.Timestep(i), float32(981-20*i); got != want {
+		if got, want := solver.Timestep(i), float32(981-20*i); got != want {
 			t.Errorf("timestep %d = %v, want %v", i, got, want)
 		}
 	}

@@ -17,6 +17,7 @@ COMMANDS = {
     "examples": ("toolkit.evaluate.examples", "write the sample faces of held-out identities"),
     "report": ("toolkit.report.command", "measure the paper's tables and write docs/report"),
     "export": ("toolkit.export.command", "networks to ONNX"),
+    "configs": ("toolkit.export.configs", "write Triton's configurations of Stable Diffusion 1.5"),
     "goldens": ("toolkit.goldens.command", "write the golden files"),
     "generate": ("toolkit.reference.command", "a picture from the reference pipeline"),
 }

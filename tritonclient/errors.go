@@ -59,8 +59,11 @@ func (e *Error) Error() string {
 	if e.Replica != "" {
 		b.WriteString(" on " + e.Replica)
 	}
-	return fmt.Sprintf("%s: %v: %v", b.String(), e.Kind, message(e.Err))
+	return fmt.Sprintf("%s: %v: %v", b.String(), e.Kind, e.Message())
 }
+
+// Message is what the server said, or what is wrong with its answer.
+func (e *Error) Message() string { return message(e.Err) }
 
 // message leaves out gRPC's own decoration ("rpc error: code = … desc = ").
 func message(err error) string {

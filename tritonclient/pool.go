@@ -46,6 +46,9 @@ type Options struct {
 	// OnReplica, if set, is told when a replica's readiness or breaker changes, from
 	// the goroutine that found it.
 	OnReplica func(ReplicaStatus)
+	// Direct is for diagnosis: replicas are probed by Ready alone, and every call is made,
+	// whatever readiness and breakers say.
+	Direct bool
 	// DialOptions come after the pool's own, such as transport credentials; without
 	// them connections are plain text.
 	DialOptions []grpc.DialOption
@@ -66,6 +69,7 @@ type Call struct {
 type Pool struct {
 	replicas []*replica
 	observe  func(Call)
+	direct   bool
 	header   metadata.MD
 	turn     atomic.Uint32
 	stop     context.CancelFunc
@@ -77,7 +81,7 @@ func New(options Options) (*Pool, error) {
 	if len(options.Replicas) == 0 {
 		return nil, errors.New("tritonclient: no replica given")
 	}
-	p := &Pool{observe: options.Observe, header: metadata.New(options.Header)}
+	p := &Pool{observe: options.Observe, direct: options.Direct, header: metadata.New(options.Header)}
 	for i, address := range options.Replicas {
 		if slices.Contains(options.Replicas[:i], address) {
 			return nil, errors.Join(fmt.Errorf("tritonclient: replica %s is given twice", address), p.closeConnections())
@@ -90,8 +94,10 @@ func New(options Options) (*Pool, error) {
 	}
 	ctx, stop := context.WithCancel(p.outgoing(context.Background()))
 	p.stop = stop
-	for _, r := range p.replicas {
-		p.probes.Go(func() { r.watch(ctx) })
+	if !p.direct {
+		for _, r := range p.replicas {
+			p.probes.Go(func() { r.watch(ctx) })
+		}
 	}
 	return p, nil
 }
@@ -234,6 +240,17 @@ func (p *Pool) Statistics(ctx context.Context, model string) (all []*inference.M
 	return all, err
 }
 
+// RepositoryIndex lists the models in the repository of one replica, loaded or not, with
+// the reason of those that are not. Servers that are reached by others often restrict it.
+func (p *Pool) RepositoryIndex(ctx context.Context) (models []*inference.RepositoryIndexResponse_ModelIndex, err error) {
+	err = p.do(ctx, "RepositoryIndex", "", func(ctx context.Context, r *replica) error {
+		answer, err := r.client.RepositoryIndex(ctx, &inference.RepositoryIndexRequest{})
+		models = answer.GetModels()
+		return err
+	})
+	return models, err
+}
+
 // do runs attempt on the best replica and, as policy.go says, on others after it.
 // The error is an *Error.
 func (p *Pool) do(ctx context.Context, op, model string, attempt func(context.Context, *replica) error) error {
@@ -251,7 +268,7 @@ func (p *Pool) do(ctx context.Context, op, model string, attempt func(context.Co
 		}
 		tried = append(tried, r)
 		began := time.Now()
-		err := r.call(ctx, attempt)
+		err := p.call(ctx, r, attempt)
 		var failed *Error
 		if errors.As(err, &failed) {
 			failed.Op, failed.Model, failed.Replica = op, model, r.address
@@ -270,6 +287,16 @@ func (p *Pool) do(ctx context.Context, op, model string, attempt func(context.Co
 	return last
 }
 
+func (p *Pool) call(ctx context.Context, r *replica, attempt func(context.Context, *replica) error) error {
+	if !p.direct {
+		return r.call(ctx, attempt)
+	}
+	if err := attempt(ctx, r); err != nil {
+		return failure(ctx, err)
+	}
+	return nil
+}
+
 // pick chooses, among the replicas that were not tried yet and take calls, one with
 // the fewest calls in flight, in turn among equals. If there is none, it says why;
 // the reason of a replica that only rests counts more than that of one that is down.
@@ -283,7 +310,7 @@ func (p *Pool) pick(tried []*replica) (*replica, *Error) {
 		if slices.Contains(tried, r) {
 			continue
 		}
-		if why := r.refusal(); why != nil {
+		if why := r.refusal(); why != nil && !p.direct {
 			if refused == nil || why.Kind == BreakerOpen {
 				refused = why
 			}

@@ -378,3 +378,36 @@ func TestErrorText(t *testing.T) {
 		t.Error("the error does not match its kind, or matches another")
 	}
 }
+
+// TestDirect: a pool for diagnosis calls a server that is not ready and that has just
+// failed again and again.
+func TestDirect(t *testing.T) {
+	models, err := tritontest.Models()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := tritontest.Start(t, models...)
+	pool, err := tritonclient.New(tritonclient.Options{Replicas: []string{server.Address()}, Direct: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	server.SetReady(false)
+	if err := pool.Ready(t.Context()); err == nil {
+		t.Error("a server that is not ready is said to be")
+	}
+	for range 10 {
+		server.Fault("add", tritontest.Fault{Code: codes.Internal, Message: "CUDA error"})
+		if _, err := pool.Infer(t.Context(), sum()); !errors.Is(err, tritonclient.Internal) {
+			t.Fatalf("%v, want the server's own failure", err)
+		}
+	}
+	response, err := pool.Infer(t.Context(), sum())
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkSum(t, response)
+	if n := server.Calls("add"); n != 11 {
+		t.Errorf("%d calls arrived, want 11", n)
+	}
+}

@@ -43,7 +43,9 @@ type replica struct {
 	opened time.Time // when the present breaker opened last
 }
 
-var errNotReady = errors.New("the server answers that it is not ready")
+// ErrNotReady is the readiness of a server that can be reached: a model is not loaded, or
+// it is starting or shutting down.
+var ErrNotReady = errors.New("the server answers that it is not ready")
 
 func newReplica(address string, conn *grpc.ClientConn, onChange func(ReplicaStatus)) *replica {
 	r := &replica{address: address, conn: conn, onChange: onChange}
@@ -53,7 +55,7 @@ func newReplica(address string, conn *grpc.ClientConn, onChange func(ReplicaStat
 	r.ask = func(ctx context.Context) error {
 		answer, err := r.client.ServerReady(ctx, &inference.ServerReadyRequest{})
 		if err == nil && !answer.Ready {
-			err = errNotReady
+			err = ErrNotReady
 		}
 		return err
 	}

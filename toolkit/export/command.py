@@ -27,6 +27,7 @@ MAX_MIB = 64
 TOLERANCE = 1e-4
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
 PREVIEW_PICTURES = 64
+_DATATYPES = {torch.float32: "FP32", torch.float16: "FP16", torch.int64: "INT64"}
 # What runs the ONNX files in Triton; another folder gets a copy.
 MODEL_CODE = Path(__file__).parents[2] / "model_repository/mini/models/onnx_model.py"
 
@@ -58,19 +59,21 @@ def run(args: argparse.Namespace) -> None:
 def export(family: Family, weights: Path, out: Path, created: int) -> str:
     """Writes the folder that gateway and Triton load; returns the budget as a Markdown table.
 
-    Raises ValueError if a network differs from PyTorch or all together are over the budget.
+    Raises ValueError if a network differs from PyTorch or from the contract, or all together are over the budget.
     """
     code = out / "models" / MODEL_CODE.name
     if not code.exists():
         code.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(MODEL_CODE, code)
     rows, total = [], 0
+    described = {model.name: model for model in triton.models(triton.sizes(family.preset))}
     for name, network in networks(family).items():
         folder = out / "models" / name
         path = folder / "1" / "model.onnx"
         onnx_file.write(network, path, family.preset)
         output, error = check(network, path)
-        (folder / "config.pbtxt").write_text(triton.config(name, network, output), encoding="utf-8")
+        triton.hold(described[name], "cpu", _tensors(network, output))
+        (folder / "config.pbtxt").write_text(triton.config(described[name], "cpu"), encoding="utf-8")
         _link(folder / "1" / "model.py", code)
         parameters = sum(tensor.size for tensor in _weights(path))
         total += path.stat().st_size
@@ -111,6 +114,12 @@ def check(network: Network, path: Path) -> tuple[torch.Tensor, float]:
         (got,) = session.run([network.output], {k: v.numpy() for k, v in batch.items()})
         error = max(error, float(np.abs(got - expected.numpy()).max()))
     return expected, error
+
+
+def _tensors(network: Network, output: torch.Tensor) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """What a network takes and gives, as triton.tensors writes it."""
+    batches = {**network.inputs, network.output: output}
+    return {name: (_DATATYPES[batch.dtype], tuple(batch.shape[1:])) for name, batch in batches.items()}
 
 
 def typical_pictures() -> torch.Tensor:

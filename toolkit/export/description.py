@@ -18,12 +18,15 @@ PERSON_NOUNS = [
 ]  # fmt: skip
 
 DEFAULTS = {
+    "scheduler": "ddim",
     "num_inference_steps": 50,
     "guidance_scale": 5.0,
     "start_merge_fraction": 0.3,
     "final_fraction": 0.6,
     "eta": 0.0,
 }
+# Each may name a `scheduler` too.
+QUALITY = {name: {"num_inference_steps": steps} for name, steps in (("low", 20), ("medium", 30), ("high", 50))}
 # A larger share of subject enhancement follows the reference more closely.
 INPUT_FIDELITY = {
     "low": {"start_merge_fraction": 0.4, "final_fraction": 0.8},
@@ -53,7 +56,7 @@ def describe(family: Family, schedule: dict, models: Path, pictures: torch.Tenso
         "object_resolution": config["preset"]["image_size"],
         "defaults": {**DEFAULTS, **config.get("defaults", {})},
         "limits": {"max_inference_steps": 200, "min_guidance_scale": 0.0, "max_guidance_scale": 20.0},
-        "quality": {"low": 20, "medium": 30, "high": 50},
+        "quality": QUALITY,
         "input_fidelity": {**INPUT_FIDELITY, **config.get("input_fidelity", {})},
         "preview_matrix": matrix,
         "preview_bias": bias,

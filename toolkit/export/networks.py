@@ -19,7 +19,6 @@ class Network:
     module: nn.Module
     inputs: dict[str, Tensor]
     output: str
-    threads: int = 1
 
 
 def round_weights(family: Family) -> None:
@@ -89,7 +88,7 @@ def networks(family: Family) -> dict[str, Network]:
             },
             "hidden_states_augmented",
         ),
-        "unet_tdm": Network(UNet(family.unet_tdm), unet, "noise_pred", threads=2),
-        "unet_sdm": Network(UNet(family.unet_sdm), unet, "noise_pred", threads=2),
-        "vae_decoder": Network(family.vae, {"latents": latents}, "image", threads=2),
+        "unet_tdm": Network(UNet(family.unet_tdm), unet, "noise_pred"),
+        "unet_sdm": Network(UNet(family.unet_sdm), unet, "noise_pred"),
+        "vae_decoder": Network(family.vae, {"latents": latents}, "image"),
     }

@@ -15,11 +15,14 @@ from toolkit.reference.prompt import encode
 
 # Every setting is given, so that a family's defaults can change without its weights.
 CASES = {
-    "no_subject": dict(prompt="a woman on the beach at sunset", seed=3407, num_inference_steps=4, guidance_scale=5.0),
+    "no_subject": dict(
+        prompt="a woman on the beach at sunset", seed=3407, scheduler="ddim", num_inference_steps=4, guidance_scale=5.0
+    ),
     "one_subject": dict(
         prompt="a woman <|image|> reading in the snow at night",
         negative_prompt="a man in a city",
         seed=7,
+        scheduler="ddim",
         num_inference_steps=10,
         guidance_scale=5.0,
         start_merge_step=2,
@@ -28,6 +31,7 @@ CASES = {
     "two_subjects_eta": dict(
         prompt="a man <|image|> and a woman <|image|> in the forest",
         seed=2**32 - 1,
+        scheduler="ddim",
         num_inference_steps=6,
         guidance_scale=3.0,
         start_merge_step=-1,
@@ -37,8 +41,28 @@ CASES = {
     "three_subjects": dict(
         prompt="a girl <|image|>, a boy <|image|> and a woman <|image|> in a room",
         seed=42,
+        scheduler="ddim",
         num_inference_steps=5,
         guidance_scale=7.5,
+        start_merge_step=1,
+        final_step=3,
+    ),
+    # Multistep schedulers go through all stages, so that what they remember crosses from one to the next.
+    "one_subject_pndm": dict(
+        prompt="a boy <|image|> with a balloon in the desert",
+        seed=5,
+        scheduler="pndm",
+        num_inference_steps=5,
+        guidance_scale=5.0,
+        start_merge_step=1,
+        final_step=4,
+    ),
+    "two_subjects_dpmpp_2m": dict(
+        prompt="a man <|image|> and a woman <|image|> on the beach",
+        seed=11,
+        scheduler="dpmpp_2m",
+        num_inference_steps=5,
+        guidance_scale=4.0,
         start_merge_step=1,
         final_step=3,
     ),
@@ -89,8 +113,8 @@ def tokens(pipeline: Pipeline, request: Request) -> dict[str, torch.Tensor]:
 
 def tensors(result: Result) -> dict:
     """latents [N+1, 4, h, w], row i the input of step i; tdm_base, tdm_cond, sdm_base, sdm_cond,
-    noise_pred (what DDIM was given) [N, 4, h, w]; mask and log_saliency_difference [N, h, w].
-    Rows that a step's stage does not have are zeros."""
+    noise_pred (what the scheduler was given) [N, 4, h, w]; mask and log_saliency_difference [N, h, w].
+    N is the number of the loop's iterations; rows that a step's stage does not have are zeros."""
     steps = result.steps
     none = torch.zeros_like(result.latents)
     flat = none[0]

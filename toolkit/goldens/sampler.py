@@ -1,9 +1,12 @@
-"""Goldens of `sampler/`: schedules, timesteps, DDIM steps and seeded noise."""
+"""Goldens of `sampler/`: schedules, timesteps, steps of every scheduler and seeded noise."""
 
 from pathlib import Path
 
 import torch
 from diffusers import DDIMScheduler
+from torch import Tensor
+
+from toolkit.reference.scheduler import DDIM, DPMPP_2M, PNDM, SCHEDULERS, make_scheduler
 
 SD15 = {
     "num_train_timesteps": 1000,
@@ -22,6 +25,9 @@ VARIANTS = {
     "alpha_one": {"set_alpha_to_one": True, "steps_offset": 0},
 }
 STEPS = [1, 2, 3, 4, 7, 10, 20, 25, 30, 50, 100, 333, 500, 501, 999]
+# Few steps are special: multistep methods begin, and DPM-Solver++ also ends, with a lower order.
+WALKS = [("sd15", "epsilon", steps) for steps in (1, 2, 3, 4, 5, 20, 50)]
+WALKS += [("sd15", "v_prediction", 10), ("alpha_one", "epsilon", 10)]
 SEEDS = [0, 1, 42, 3407, 2**31, 2**32 - 1]
 SIZES = [1, 7, 8, 15, 16, 17, 31, 32, 33, 100, 1023, 1024]
 
@@ -53,6 +59,19 @@ def write(folder: Path, write_tensors) -> None:
         config = {**SD15, **VARIANTS[variant], "prediction_type": prediction}
         name = f"ddim_{variant}_{prediction}_eta{eta}_{steps}.safetensors"
         write_tensors(folder / name, trajectory(config, steps, eta), schedule=config, steps=steps, eta=eta)
+
+    for name in SCHEDULERS:
+        for variant, prediction, steps in WALKS:
+            config = {**SD15, **VARIANTS[variant], "prediction_type": prediction}
+            file = f"walk_{name}_{variant}_{prediction}_{steps}.safetensors"
+            write_tensors(folder / file, walk(name, config, steps), schedule=config, scheduler=name, steps=steps)
+    timesteps = {}
+    for name in (PNDM, DPMPP_2M):
+        scheduler = make_scheduler(name, SD15)
+        for steps in STEPS:
+            scheduler.set_timesteps(steps)
+            timesteps[f"{name}_{steps}"] = scheduler.timesteps
+    write_tensors(folder / "timesteps.safetensors", timesteps, schedule=SD15)
 
     tensors = {}
     for seed in SEEDS:
@@ -96,6 +115,37 @@ def trajectory(config: dict, steps: int, eta: float) -> dict[str, torch.Tensor]:
         "latents": torch.cat(latents),
         "noise_pred": torch.cat(predictions),
         "variance_noise": torch.cat(noises),
+        "pred_original_sample": torch.cat(originals),
+    }
+
+
+def walk(name: str, config: dict, steps: int) -> dict[str, Tensor]:
+    """A walk of a scheduler along the predictions of a network that knows clean latents to be normal with mean 0.5 and
+    variance 0.25, and errs a little: latents stay as large as a picture's, so that whole walks can be compared.
+
+    timesteps [K], one more than `steps` for PNDM; latents [K+1, 4, 4, 4], row i is the input of iteration i;
+    noise_pred and pred_original_sample [K, 4, 4, 4].
+    """
+    scheduler = make_scheduler(name, config)
+    scheduler.set_timesteps(steps)
+    original = make_scheduler(DDIM, config)  # PNDM's does not tell
+    original.set_timesteps(steps)
+    source = generator(steps)
+    latents, predictions, originals = [torch.randn(1, 4, 4, 4, generator=source)], [], []
+    for t in scheduler.timesteps:
+        alpha, z = scheduler.alphas_cumprod[t], latents[-1]
+        clean = (0.5 * (1 - alpha) + 0.25 * alpha**0.5 * z) / (0.25 * alpha + 1 - alpha)  # the posterior's mean
+        prediction = (z - alpha**0.5 * clean) / (1 - alpha) ** 0.5
+        if config["prediction_type"] == "v_prediction":
+            prediction = alpha**0.5 * prediction - (1 - alpha) ** 0.5 * clean
+        prediction = prediction + 0.1 * torch.randn(z.shape, generator=source)
+        predictions.append(prediction)
+        originals.append(original.step(prediction, t, z).pred_original_sample)
+        latents.append(scheduler.step(prediction, t, z).prev_sample)
+    return {
+        "timesteps": scheduler.timesteps,
+        "latents": torch.cat(latents),
+        "noise_pred": torch.cat(predictions),
         "pred_original_sample": torch.cat(originals),
     }
 

@@ -7,6 +7,7 @@ from toolkit.export.weights import read_family
 from toolkit.models import load
 from toolkit.reference.networks import OnnxNetworks, TorchNetworks
 from toolkit.reference.pipeline import Pipeline, Request
+from toolkit.reference.scheduler import SCHEDULERS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--subject", type=Path, action="append", default=[], help="reference image, in prompt order")
     parser.add_argument("--negative-prompt", default="")
     parser.add_argument("--seed", type=int, default=3407)
+    parser.add_argument("--scheduler", choices=SCHEDULERS)
     parser.add_argument("--steps", type=int, dest="num_inference_steps")
     parser.add_argument("--guidance-scale", type=float)
     parser.add_argument("--start-merge-step", type=int)
@@ -33,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
         networks = TorchNetworks(read_family(args.family))
     else:
         networks = OnnxNetworks(args.family / "models")
-    names = ["prompt", "negative_prompt", "seed", "num_inference_steps", "guidance_scale"]
+    names = ["prompt", "negative_prompt", "seed", "scheduler", "num_inference_steps", "guidance_scale"]
     names += ["start_merge_step", "final_step", "eta"]
     subjects = [path.read_bytes() for path in args.subject]
     request = Request(subjects=subjects, **{name: getattr(args, name) for name in names})

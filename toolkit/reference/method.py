@@ -28,7 +28,7 @@ class FaceDiffuser:
     forced: dict[int, dict[int, int]] = field(default_factory=dict)
 
     def subject_rows(self, c: Conditioning, i: int, steps: int) -> tuple[Tensor, Tensor | None]:
-        """(base, cond) conditionings [L, D] of the subject model's guidance in step i of `steps`."""
+        """(base, cond) conditionings [L, D] of the subject model's guidance in iteration i of `steps`."""
         return c.text, c.augmented
 
     def fuse(self, i: int, tdm: Rows, sdm: Rows, guidance_scale: float) -> Fused:

@@ -9,7 +9,7 @@ the subject model (SDM).
     scene construction    eps = eps_T(c_null) + w (eps_T(c_text) - eps_T(c_null))
     subject-scene fusion  eps = SNF of the guided eps_T above and the guided eps_S below
     subject enhancement   eps = eps_S(c_text) + w (eps_S(c_aug) - eps_S(c_text))
-    z = DDIM(z, eps, t)
+    z = scheduler(z, eps, t)
   decode                image = VAE decoder(z / scaling_factor)
 
 The base row of the subject model is the text conditioning, not the null one; a negative prompt
@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from diffusers import DDIMScheduler
 from PIL import Image
 from torch import Tensor
 from transformers import CLIPTokenizerFast
@@ -32,17 +31,19 @@ from toolkit.reference.method import Conditioning, FaceDiffuser
 from toolkit.reference.networks import Networks
 from toolkit.reference.plan import SCENE_CONSTRUCTION, SUBJECT_ENHANCEMENT, make_plan
 from toolkit.reference.prompt import encode, place_markers
+from toolkit.reference.scheduler import DDIM, make_scheduler
 
 
 @dataclass(frozen=True)
 class Request:
     """What to draw; None takes the family's default. `subjects` are encoded images in the order
-    of the prompt's markers. Stage bounds are step indices."""
+    of the prompt's markers. Stage bounds are indices of the loop's iterations."""
 
     prompt: str
     subjects: list[bytes] = field(default_factory=list)
     negative_prompt: str = ""
     seed: int = 0
+    scheduler: str | None = None
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     start_merge_step: int | None = None
@@ -53,8 +54,8 @@ class Request:
 @dataclass(frozen=True)
 class Step:
     """One step of the loop: latents [4, h, w] before and after it, the raw predictions
-    (tdm_base, tdm_cond, sdm_base, sdm_cond as far as the stage has them), the noise that DDIM
-    was given, and in fusion the mask and the difference of log-saliencies [h, w]."""
+    (tdm_base, tdm_cond, sdm_base, sdm_cond as far as the stage has them), the noise that the
+    scheduler was given, and in fusion the mask and the difference of log-saliencies [h, w]."""
 
     stage: str
     timestep: int
@@ -96,13 +97,18 @@ class Pipeline:
         method = method or FaceDiffuser(forced or {})
         defaults = self.family["defaults"]
         w = defaults["guidance_scale"] if request.guidance_scale is None else request.guidance_scale
-        eta = defaults["eta"] if request.eta is None else request.eta
+        name = request.scheduler or defaults["scheduler"]
+        eta = (defaults["eta"] if name == DDIM else 0.0) if request.eta is None else request.eta
+        if eta > 0 and name != DDIM:
+            raise ValueError(f"eta is {eta}, but the scheduler {name} adds no noise")
         steps = request.num_inference_steps or defaults["num_inference_steps"]
-        bounds = (request.start_merge_step, request.final_step)
-        plan = make_plan(steps, defaults, len(request.subjects), *bounds)
-        scheduler = DDIMScheduler(**self.family["schedule"])
+        scheduler = make_scheduler(name, self.family["schedule"])
         scheduler.set_timesteps(steps)
+        iterations = len(scheduler.timesteps)  # PNDM's are steps + 1
+        bounds = (request.start_merge_step, request.final_step)
+        plan = make_plan(steps, defaults, len(request.subjects), *bounds, iterations=iterations)
         generator = torch.Generator("cpu").manual_seed((request.seed + k) % 2**32)
+        noise_options = {"eta": eta, "generator": generator} if name == DDIM else {}
 
         c = self.encode(request)
         z = torch.randn(self.networks.latent_shape, generator=generator)
@@ -112,7 +118,7 @@ class Pipeline:
             if stage != SUBJECT_ENHANCEMENT:
                 tdm = self.networks.unet("unet_tdm", z, float(t), c.null, c.text)
             if stage != SCENE_CONSTRUCTION:
-                sdm = self.networks.unet("unet_sdm", z, float(t), *method.subject_rows(c, i, steps))
+                sdm = self.networks.unet("unet_sdm", z, float(t), *method.subject_rows(c, i, iterations))
             if stage == SCENE_CONSTRUCTION:
                 noise = guide(*tdm, w)
             elif stage == SUBJECT_ENHANCEMENT:
@@ -120,7 +126,7 @@ class Pipeline:
             else:
                 fused = method.fuse(i, tdm, sdm, w)
                 noise = fused.noise
-            step = scheduler.step(noise[None], t, z[None], eta=eta, generator=generator)
+            step = scheduler.step(noise[None], t, z[None], **noise_options)
             trace.append(_step(stage, int(t), z, tdm, sdm, noise, step.prev_sample[0], fused))
             z = step.prev_sample[0]
         image = self.networks.vae_decoder(z / self.family["scaling_factor"])

@@ -29,20 +29,27 @@ class Plan:
 
 
 def make_plan(
-    steps: int, fractions: dict, subjects: int, start_merge_step: int | None = None, final_step: int | None = None
+    steps: int,
+    fractions: dict,
+    subjects: int,
+    start_merge_step: int | None = None,
+    final_step: int | None = None,
+    iterations: int | None = None,
 ) -> Plan:
     """Defaults are fractions of the number of steps (`start_merge_fraction`, `final_fraction`),
     rounded half to even; an explicit bound is absolute, and the bound not given yields to it.
-    Without subjects every step constructs the scene."""
+    Without subjects every step constructs the scene. The plan is of the loop's iterations, which
+    may be more than `steps`."""
+    last = (iterations or steps) - 1
     if not subjects:
-        return Plan(steps, steps - 1, steps - 1)
+        return Plan(last + 1, last, last)
     start = round(fractions["start_merge_fraction"] * steps) if start_merge_step is None else start_merge_step
-    final = min(round(fractions["final_fraction"] * steps), steps - 1) if final_step is None else final_step
+    final = min(round(fractions["final_fraction"] * steps), last) if final_step is None else final_step
     if start_merge_step is None:
         start = min(start, final)
     elif final_step is None:
         final = max(final, start)
-    plan = Plan(steps, start, final)
-    if start >= steps - 1:
+    plan = Plan(last + 1, start, final)
+    if start >= last:
         raise ValueError("the plan leaves the subject model no step")
     return plan

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -175,6 +177,14 @@ def test_the_folder_is_what_triton_and_the_gateway_load(exported, tmp_path):
     path = tmp_path / "models" / "vae_decoder" / "1" / "model.onnx"
     path.write_bytes(path.read_bytes() + b"\0")
     assert weights_sha256(tmp_path / "models") != description["weights_sha256"]
+
+
+def test_the_gateway_reads_the_description(exported):
+    program = Path(__file__).parents[2] / "bin" / "facediffuser"
+    assert program.exists(), "build the gateway first: make build"
+    command = [program, "serve", "--check-config", "--family", exported[1]]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
 
 
 def test_the_mini_family_lists_every_word_that_it_learns():

@@ -77,6 +77,19 @@ CASES = [
         "a boy <|image|>, a girl <|image|> and a man <|image|> at night", "2 1 0", seed=14, num_inference_steps=6, final_step=4
     ),
     case("a man <|image|>, a man <|image|> and a man <|image|>", "1 1 1", seed=15, num_inference_steps=5, guidance_scale=6.0),
+    # other schedulers; PNDM's loop has an iteration more, which bounds may name
+    case("a man in the forest at night", seed=16, scheduler="pndm", num_inference_steps=1),
+    case("a man in the forest at night", seed=16, scheduler="pndm", num_inference_steps=4),
+    case("a woman <|image|> in the snow", "0", seed=17, scheduler="pndm", num_inference_steps=2),
+    case("a woman <|image|> in the snow", "0", seed=17, scheduler="pndm", num_inference_steps=10, negative_prompt="a city"),
+    case("a girl <|image|> in a room", "2", seed=18, scheduler="pndm", num_inference_steps=5, start_merge_step=0, final_step=5),
+    case("a man <|image|> and a boy <|image|>", "1 0", seed=19, scheduler="pndm", num_inference_steps=8, guidance_scale=7.5),
+    case("a man in the forest at night", seed=16, scheduler="dpmpp_2m", num_inference_steps=1),
+    case("a man in the forest at night", seed=16, scheduler="dpmpp_2m", num_inference_steps=3),
+    case("a woman <|image|> in the snow", "0", seed=17, scheduler="dpmpp_2m", num_inference_steps=2),
+    case("a woman <|image|> in the snow", "0", seed=17, scheduler="dpmpp_2m", num_inference_steps=20),
+    case("a girl <|image|> in a room", "2", seed=18, scheduler="dpmpp_2m", num_inference_steps=6, final_step=5),
+    case("a man <|image|> and a boy <|image|>", "1 0", seed=19, scheduler="dpmpp_2m", num_inference_steps=8),
 ]  # fmt: skip
 
 
@@ -129,7 +142,7 @@ def _await_ready(url: str, process: subprocess.Popen, log: Path) -> None:
 
 def ask(url: str, request: Request) -> tuple[np.ndarray, dict[int, float]]:
     """(pixels of the gateway's picture, share of pixels that the SDM won by fusion step)."""
-    settings = ("prompt", "negative_prompt", "seed", "num_inference_steps", "guidance_scale", "eta")
+    settings = ("prompt", "negative_prompt", "seed", "scheduler", "num_inference_steps", "guidance_scale", "eta")
     path = "generations"
     if request.subjects:
         path, settings = "edits", (*settings, "start_merge_step", "final_step")
@@ -217,5 +230,6 @@ def test_a_near_tie_that_fell_the_other_way_is_found(pipelines, references, monk
 
 def test_there_are_enough_cases():
     assert len(CASES) >= 24 and {len(c["subjects"]) for c in CASES} == {0, 1, 2, 3}
+    assert {c.get("scheduler") for c in CASES} == {None, "pndm", "dpmpp_2m"}
     for name in ("seed", "num_inference_steps", "guidance_scale", "start_merge_step", "final_step"):
         assert len({c.get(name) for c in CASES}) > 3, name

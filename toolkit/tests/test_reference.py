@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, StableDiffusionPipeline
 from PIL import Image
 
 from toolkit.export.description import DEFAULTS, PERSON_NOUNS, SCHEDULE_KEYS
@@ -18,9 +18,32 @@ from toolkit.reference.networks import TorchNetworks
 from toolkit.reference.pipeline import Pipeline, Request
 from toolkit.reference.plan import SCENE_CONSTRUCTION, SUBJECT_ENHANCEMENT, SUBJECT_SCENE_FUSION, Plan, make_plan
 from toolkit.reference.prompt import LENGTH, PromptError, encode, place_markers
+from toolkit.reference.scheduler import SCHEDULERS, make_scheduler
 from toolkit.reference.variants import Average, DelayedSubject, FixedMask, RandomMask, boxes
 
 PROMPT = "a woman <|image|> reading in the snow"
+# Stable Diffusion 1.5's scheduler/scheduler_config.json
+SD15 = PNDMScheduler.from_config(
+    {
+        "_class_name": "PNDMScheduler",
+        "_diffusers_version": "0.6.0",
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "num_train_timesteps": 1000,
+        "set_alpha_to_one": False,
+        "skip_prk_steps": True,
+        "steps_offset": 1,
+        "trained_betas": None,
+        "clip_sample": False,
+    }
+)
+# The schedulers as their users make them of that file.
+THEIRS = {
+    "ddim": DDIMScheduler.from_config(SD15.config),
+    "pndm": SD15,
+    "dpmpp_2m": DPMSolverMultistepScheduler.from_config(SD15.config),
+}
 
 
 def tiny_pipeline(folder):
@@ -56,19 +79,40 @@ def face():
     [((5, 5), "unet_tdm", "null", "text"), ((-1, -1), "unet_sdm", "text", "augmented")],
     ids=["scene construction", "subject enhancement"],
 )
-@pytest.mark.parametrize("eta", [0.0, 0.7])
-def test_plans_of_one_stage_are_stable_diffusion(pipeline, face, bounds, unet, base, cond, eta):
+@pytest.mark.parametrize(
+    ("scheduler", "eta"), [("ddim", 0.0), ("ddim", 0.7), ("pndm", 0.0), ("dpmpp_2m", 0.0)]
+)
+def test_plans_of_one_stage_are_stable_diffusion(pipeline, face, bounds, unet, base, cond, scheduler, eta):
     subjects = [] if unet == "unet_tdm" else [face]  # a plan with subjects must use their model
     prompt = PROMPT if subjects else "a woman reading in the snow"
-    request = Request(prompt, subjects, "a city", seed=11, num_inference_steps=6, guidance_scale=4.0, eta=eta)
+    settings = {"seed": 11, "scheduler": scheduler, "num_inference_steps": 6, "guidance_scale": 4.0, "eta": eta}
+    request = Request(prompt, subjects, "a city", **settings)
     if subjects:
         request = Request(**{**request.__dict__, "start_merge_step": bounds[0], "final_step": bounds[1]})
     ours = pipeline.generate(request)
-    theirs = stable_diffusion(pipeline, unet, ours.conditioning, base, cond, eta=eta)
+    theirs = stable_diffusion(pipeline, unet, ours.conditioning, base, cond, THEIRS[scheduler], eta=eta)
     assert torch.allclose(ours.latents, theirs, atol=1e-5)
+    assert len(ours.steps) == (7 if scheduler == "pndm" else 6)
 
 
-def stable_diffusion(pipeline, unet, conditioning, base, cond, **options):
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_schedulers_are_what_their_users_make_of_stable_diffusions(name):
+    schedule = {key: new_scheduler().config[key] for key in SCHEDULE_KEYS}
+    ours, theirs = make_scheduler(name, schedule), THEIRS[name]
+    assert type(ours) is type(theirs)
+    options = {key for key in ours.config.keys() & theirs.config.keys() if not key.startswith("_")}
+    assert {"beta_start", "timestep_spacing", "prediction_type", "steps_offset"} <= options
+    assert {key: ours.config[key] for key in options} == {key: theirs.config[key] for key in options}
+
+
+def test_eta_is_ddims_alone(pipeline):
+    with pytest.raises(ValueError, match="eta is 0.5, but the scheduler pndm adds no noise"):
+        pipeline.generate(Request("a woman", scheduler="pndm", num_inference_steps=2, eta=0.5))
+    with pytest.raises(ValueError, match="scheduler is 'plms', want one of ddim, pndm, dpmpp_2m"):
+        pipeline.generate(Request("a woman", scheduler="plms", num_inference_steps=2))
+
+
+def stable_diffusion(pipeline, unet, conditioning, base, cond, scheduler=THEIRS["ddim"], **options):
     """Latents [4, h, w] of diffusers' pipeline: 6 steps, guidance 4, seed 11."""
     family = pipeline.networks.family
     diffusion = StableDiffusionPipeline(
@@ -76,7 +120,7 @@ def stable_diffusion(pipeline, unet, conditioning, base, cond, **options):
         text_encoder=family.text_encoder,
         tokenizer=family.tokenizer,
         unet=getattr(family, unet),
-        scheduler=DDIMScheduler(**pipeline.family["schedule"]),
+        scheduler=scheduler,
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -194,6 +238,13 @@ def test_the_papers_stages_at_50_steps():
     stages = (SCENE_CONSTRUCTION, SUBJECT_SCENE_FUSION, SUBJECT_ENHANCEMENT)
     assert [plan.count(stage) for stage in stages] == [16, 15, 19]
     assert make_plan(50, DEFAULTS, subjects=0).count(SCENE_CONSTRUCTION) == 50
+
+
+def test_the_papers_stages_with_pndm_are_those_of_its_script():
+    plan = make_plan(50, DEFAULTS, subjects=1, iterations=51)
+    assert plan == Plan(51, 15, 30)
+    assert make_plan(50, DEFAULTS, subjects=0, iterations=51) == Plan(51, 50, 50)
+    assert make_plan(50, DEFAULTS, 1, final_step=50, iterations=51) == Plan(51, 15, 50)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 // The part of the open inference protocol (KServe v2) and of Triton's model
 // configuration that this client uses, written for it. Names and numbers are
 // those of the protocol, so the two are compatible on the wire; everything that
-// is left out (streaming, shared memory, repository control, sequence batching,
+// is left out (streaming, shared memory, loading of models, sequence batching,
 // ensembles, …) stays in a message's unknown fields. wire_test.go holds every
 // line against the descriptors that NVIDIA publishes.
 //
@@ -164,7 +164,7 @@ func (x ModelInstanceGroup_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ModelInstanceGroup_Kind.Descriptor instead.
 func (ModelInstanceGroup_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{21, 0}
+	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{23, 0}
 }
 
 type ModelQueuePolicy_TimeoutAction int32
@@ -210,7 +210,7 @@ func (x ModelQueuePolicy_TimeoutAction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ModelQueuePolicy_TimeoutAction.Descriptor instead.
 func (ModelQueuePolicy_TimeoutAction) EnumDescriptor() ([]byte, []int) {
-	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{26, 0}
+	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{28, 0}
 }
 
 type ServerLiveRequest struct {
@@ -1510,6 +1510,103 @@ func (x *ModelStatisticsResponse) GetModelStats() []*ModelStatistics {
 	return nil
 }
 
+// ready asks for the models that can be called and leaves out the others.
+type RepositoryIndexRequest struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	RepositoryName string                 `protobuf:"bytes,1,opt,name=repository_name,json=repositoryName,proto3" json:"repository_name,omitempty"`
+	Ready          bool                   `protobuf:"varint,2,opt,name=ready,proto3" json:"ready,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *RepositoryIndexRequest) Reset() {
+	*x = RepositoryIndexRequest{}
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepositoryIndexRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepositoryIndexRequest) ProtoMessage() {}
+
+func (x *RepositoryIndexRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepositoryIndexRequest.ProtoReflect.Descriptor instead.
+func (*RepositoryIndexRequest) Descriptor() ([]byte, []int) {
+	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RepositoryIndexRequest) GetRepositoryName() string {
+	if x != nil {
+		return x.RepositoryName
+	}
+	return ""
+}
+
+func (x *RepositoryIndexRequest) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
+}
+
+type RepositoryIndexResponse struct {
+	state         protoimpl.MessageState                `protogen:"open.v1"`
+	Models        []*RepositoryIndexResponse_ModelIndex `protobuf:"bytes,1,rep,name=models,proto3" json:"models,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepositoryIndexResponse) Reset() {
+	*x = RepositoryIndexResponse{}
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepositoryIndexResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepositoryIndexResponse) ProtoMessage() {}
+
+func (x *RepositoryIndexResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepositoryIndexResponse.ProtoReflect.Descriptor instead.
+func (*RepositoryIndexResponse) Descriptor() ([]byte, []int) {
+	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *RepositoryIndexResponse) GetModels() []*RepositoryIndexResponse_ModelIndex {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
 type ModelInstanceGroup struct {
 	state         protoimpl.MessageState  `protogen:"open.v1"`
 	Name          string                  `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1522,7 +1619,7 @@ type ModelInstanceGroup struct {
 
 func (x *ModelInstanceGroup) Reset() {
 	*x = ModelInstanceGroup{}
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[21]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1534,7 +1631,7 @@ func (x *ModelInstanceGroup) String() string {
 func (*ModelInstanceGroup) ProtoMessage() {}
 
 func (x *ModelInstanceGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[21]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1547,7 +1644,7 @@ func (x *ModelInstanceGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelInstanceGroup.ProtoReflect.Descriptor instead.
 func (*ModelInstanceGroup) Descriptor() ([]byte, []int) {
-	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{21}
+	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ModelInstanceGroup) GetName() string {
@@ -1587,7 +1684,7 @@ type ModelTensorReshape struct {
 
 func (x *ModelTensorReshape) Reset() {
 	*x = ModelTensorReshape{}
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[22]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1599,7 +1696,7 @@ func (x *ModelTensorReshape) String() string {
 func (*ModelTensorReshape) ProtoMessage() {}
 
 func (x *ModelTensorReshape) ProtoReflect() protoreflect.Message {
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[22]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1612,7 +1709,7 @@ func (x *ModelTensorReshape) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelTensorReshape.ProtoReflect.Descriptor instead.
 func (*ModelTensorReshape) Descriptor() ([]byte, []int) {
-	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{22}
+	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ModelTensorReshape) GetShape() []int64 {
@@ -1636,7 +1733,7 @@ type ModelInput struct {
 
 func (x *ModelInput) Reset() {
 	*x = ModelInput{}
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[23]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1648,7 +1745,7 @@ func (x *ModelInput) String() string {
 func (*ModelInput) ProtoMessage() {}
 
 func (x *ModelInput) ProtoReflect() protoreflect.Message {
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[23]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1661,7 +1758,7 @@ func (x *ModelInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelInput.ProtoReflect.Descriptor instead.
 func (*ModelInput) Descriptor() ([]byte, []int) {
-	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{23}
+	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ModelInput) GetName() string {
@@ -1711,7 +1808,7 @@ type ModelOutput struct {
 
 func (x *ModelOutput) Reset() {
 	*x = ModelOutput{}
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[24]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1723,7 +1820,7 @@ func (x *ModelOutput) String() string {
 func (*ModelOutput) ProtoMessage() {}
 
 func (x *ModelOutput) ProtoReflect() protoreflect.Message {
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[24]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1736,7 +1833,7 @@ func (x *ModelOutput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelOutput.ProtoReflect.Descriptor instead.
 func (*ModelOutput) Descriptor() ([]byte, []int) {
-	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{24}
+	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ModelOutput) GetName() string {
@@ -1781,7 +1878,7 @@ type ModelVersionPolicy struct {
 
 func (x *ModelVersionPolicy) Reset() {
 	*x = ModelVersionPolicy{}
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[25]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1793,7 +1890,7 @@ func (x *ModelVersionPolicy) String() string {
 func (*ModelVersionPolicy) ProtoMessage() {}
 
 func (x *ModelVersionPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[25]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1806,7 +1903,7 @@ func (x *ModelVersionPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelVersionPolicy.ProtoReflect.Descriptor instead.
 func (*ModelVersionPolicy) Descriptor() ([]byte, []int) {
-	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{25}
+	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ModelVersionPolicy) GetPolicyChoice() isModelVersionPolicy_PolicyChoice {
@@ -1877,7 +1974,7 @@ type ModelQueuePolicy struct {
 
 func (x *ModelQueuePolicy) Reset() {
 	*x = ModelQueuePolicy{}
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[26]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1889,7 +1986,7 @@ func (x *ModelQueuePolicy) String() string {
 func (*ModelQueuePolicy) ProtoMessage() {}
 
 func (x *ModelQueuePolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[26]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1902,7 +1999,7 @@ func (x *ModelQueuePolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelQueuePolicy.ProtoReflect.Descriptor instead.
 func (*ModelQueuePolicy) Descriptor() ([]byte, []int) {
-	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{26}
+	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ModelQueuePolicy) GetTimeoutAction() ModelQueuePolicy_TimeoutAction {
@@ -1948,7 +2045,7 @@ type ModelDynamicBatching struct {
 
 func (x *ModelDynamicBatching) Reset() {
 	*x = ModelDynamicBatching{}
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[27]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1960,7 +2057,7 @@ func (x *ModelDynamicBatching) String() string {
 func (*ModelDynamicBatching) ProtoMessage() {}
 
 func (x *ModelDynamicBatching) ProtoReflect() protoreflect.Message {
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[27]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1973,7 +2070,7 @@ func (x *ModelDynamicBatching) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelDynamicBatching.ProtoReflect.Descriptor instead.
 func (*ModelDynamicBatching) Descriptor() ([]byte, []int) {
-	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{27}
+	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ModelDynamicBatching) GetPreferredBatchSize() []int32 {
@@ -2034,7 +2131,7 @@ type ModelParameter struct {
 
 func (x *ModelParameter) Reset() {
 	*x = ModelParameter{}
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[28]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2046,7 +2143,7 @@ func (x *ModelParameter) String() string {
 func (*ModelParameter) ProtoMessage() {}
 
 func (x *ModelParameter) ProtoReflect() protoreflect.Message {
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[28]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2059,7 +2156,7 @@ func (x *ModelParameter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelParameter.ProtoReflect.Descriptor instead.
 func (*ModelParameter) Descriptor() ([]byte, []int) {
-	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{28}
+	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ModelParameter) GetStringValue() string {
@@ -2078,7 +2175,7 @@ type ModelTransactionPolicy struct {
 
 func (x *ModelTransactionPolicy) Reset() {
 	*x = ModelTransactionPolicy{}
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[29]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2090,7 +2187,7 @@ func (x *ModelTransactionPolicy) String() string {
 func (*ModelTransactionPolicy) ProtoMessage() {}
 
 func (x *ModelTransactionPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[29]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2103,7 +2200,7 @@ func (x *ModelTransactionPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelTransactionPolicy.ProtoReflect.Descriptor instead.
 func (*ModelTransactionPolicy) Descriptor() ([]byte, []int) {
-	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{29}
+	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ModelTransactionPolicy) GetDecoupled() bool {
@@ -2127,7 +2224,9 @@ type ModelConfig struct {
 	//
 	//	*ModelConfig_DynamicBatching
 	SchedulingChoice       isModelConfig_SchedulingChoice `protobuf_oneof:"scheduling_choice"`
+	Optimization           *ModelOptimizationPolicy       `protobuf:"bytes,12,opt,name=optimization,proto3" json:"optimization,omitempty"`
 	Parameters             map[string]*ModelParameter     `protobuf:"bytes,14,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	ModelWarmup            []*ModelWarmup                 `protobuf:"bytes,16,rep,name=model_warmup,json=modelWarmup,proto3" json:"model_warmup,omitempty"`
 	Backend                string                         `protobuf:"bytes,17,opt,name=backend,proto3" json:"backend,omitempty"`
 	ModelTransactionPolicy *ModelTransactionPolicy        `protobuf:"bytes,19,opt,name=model_transaction_policy,json=modelTransactionPolicy,proto3" json:"model_transaction_policy,omitempty"`
 	unknownFields          protoimpl.UnknownFields
@@ -2136,7 +2235,7 @@ type ModelConfig struct {
 
 func (x *ModelConfig) Reset() {
 	*x = ModelConfig{}
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[30]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2148,7 +2247,7 @@ func (x *ModelConfig) String() string {
 func (*ModelConfig) ProtoMessage() {}
 
 func (x *ModelConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[30]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2161,7 +2260,7 @@ func (x *ModelConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelConfig.ProtoReflect.Descriptor instead.
 func (*ModelConfig) Descriptor() ([]byte, []int) {
-	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{30}
+	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ModelConfig) GetName() string {
@@ -2236,9 +2335,23 @@ func (x *ModelConfig) GetDynamicBatching() *ModelDynamicBatching {
 	return nil
 }
 
+func (x *ModelConfig) GetOptimization() *ModelOptimizationPolicy {
+	if x != nil {
+		return x.Optimization
+	}
+	return nil
+}
+
 func (x *ModelConfig) GetParameters() map[string]*ModelParameter {
 	if x != nil {
 		return x.Parameters
+	}
+	return nil
+}
+
+func (x *ModelConfig) GetModelWarmup() []*ModelWarmup {
+	if x != nil {
+		return x.ModelWarmup
 	}
 	return nil
 }
@@ -2267,6 +2380,119 @@ type ModelConfig_DynamicBatching struct {
 
 func (*ModelConfig_DynamicBatching) isModelConfig_SchedulingChoice() {}
 
+type ModelOptimizationPolicy struct {
+	state                 protoimpl.MessageState                         `protogen:"open.v1"`
+	Cuda                  *ModelOptimizationPolicy_Cuda                  `protobuf:"bytes,3,opt,name=cuda,proto3" json:"cuda,omitempty"`
+	ExecutionAccelerators *ModelOptimizationPolicy_ExecutionAccelerators `protobuf:"bytes,4,opt,name=execution_accelerators,json=executionAccelerators,proto3" json:"execution_accelerators,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
+}
+
+func (x *ModelOptimizationPolicy) Reset() {
+	*x = ModelOptimizationPolicy{}
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModelOptimizationPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModelOptimizationPolicy) ProtoMessage() {}
+
+func (x *ModelOptimizationPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModelOptimizationPolicy.ProtoReflect.Descriptor instead.
+func (*ModelOptimizationPolicy) Descriptor() ([]byte, []int) {
+	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ModelOptimizationPolicy) GetCuda() *ModelOptimizationPolicy_Cuda {
+	if x != nil {
+		return x.Cuda
+	}
+	return nil
+}
+
+func (x *ModelOptimizationPolicy) GetExecutionAccelerators() *ModelOptimizationPolicy_ExecutionAccelerators {
+	if x != nil {
+		return x.ExecutionAccelerators
+	}
+	return nil
+}
+
+// Requests that an instance runs before its model counts as ready.
+type ModelWarmup struct {
+	state         protoimpl.MessageState        `protogen:"open.v1"`
+	Name          string                        `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	BatchSize     uint32                        `protobuf:"varint,2,opt,name=batch_size,json=batchSize,proto3" json:"batch_size,omitempty"`
+	Inputs        map[string]*ModelWarmup_Input `protobuf:"bytes,3,rep,name=inputs,proto3" json:"inputs,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ModelWarmup) Reset() {
+	*x = ModelWarmup{}
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModelWarmup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModelWarmup) ProtoMessage() {}
+
+func (x *ModelWarmup) ProtoReflect() protoreflect.Message {
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModelWarmup.ProtoReflect.Descriptor instead.
+func (*ModelWarmup) Descriptor() ([]byte, []int) {
+	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ModelWarmup) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ModelWarmup) GetBatchSize() uint32 {
+	if x != nil {
+		return x.BatchSize
+	}
+	return 0
+}
+
+func (x *ModelWarmup) GetInputs() map[string]*ModelWarmup_Input {
+	if x != nil {
+		return x.Inputs
+	}
+	return nil
+}
+
 type ModelMetadataResponse_TensorMetadata struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Name     string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2279,7 +2505,7 @@ type ModelMetadataResponse_TensorMetadata struct {
 
 func (x *ModelMetadataResponse_TensorMetadata) Reset() {
 	*x = ModelMetadataResponse_TensorMetadata{}
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[31]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2291,7 +2517,7 @@ func (x *ModelMetadataResponse_TensorMetadata) String() string {
 func (*ModelMetadataResponse_TensorMetadata) ProtoMessage() {}
 
 func (x *ModelMetadataResponse_TensorMetadata) ProtoReflect() protoreflect.Message {
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[31]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2340,7 +2566,7 @@ type ModelInferRequest_InferInputTensor struct {
 
 func (x *ModelInferRequest_InferInputTensor) Reset() {
 	*x = ModelInferRequest_InferInputTensor{}
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[32]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2352,7 +2578,7 @@ func (x *ModelInferRequest_InferInputTensor) String() string {
 func (*ModelInferRequest_InferInputTensor) ProtoMessage() {}
 
 func (x *ModelInferRequest_InferInputTensor) ProtoReflect() protoreflect.Message {
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[32]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2406,7 +2632,7 @@ type ModelInferRequest_InferRequestedOutputTensor struct {
 
 func (x *ModelInferRequest_InferRequestedOutputTensor) Reset() {
 	*x = ModelInferRequest_InferRequestedOutputTensor{}
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[33]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2418,7 +2644,7 @@ func (x *ModelInferRequest_InferRequestedOutputTensor) String() string {
 func (*ModelInferRequest_InferRequestedOutputTensor) ProtoMessage() {}
 
 func (x *ModelInferRequest_InferRequestedOutputTensor) ProtoReflect() protoreflect.Message {
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[33]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2460,7 +2686,7 @@ type ModelInferResponse_InferOutputTensor struct {
 
 func (x *ModelInferResponse_InferOutputTensor) Reset() {
 	*x = ModelInferResponse_InferOutputTensor{}
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[37]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2472,7 +2698,7 @@ func (x *ModelInferResponse_InferOutputTensor) String() string {
 func (*ModelInferResponse_InferOutputTensor) ProtoMessage() {}
 
 func (x *ModelInferResponse_InferOutputTensor) ProtoReflect() protoreflect.Message {
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[37]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2516,6 +2742,77 @@ func (x *ModelInferResponse_InferOutputTensor) GetParameters() map[string]*Infer
 	return nil
 }
 
+type RepositoryIndexResponse_ModelIndex struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Empty for a model of which no version was loaded.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// READY, LOADING, UNLOADING or UNAVAILABLE, and empty for one that nobody asked for.
+	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	// Why it is in that state, in the server's words.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepositoryIndexResponse_ModelIndex) Reset() {
+	*x = RepositoryIndexResponse_ModelIndex{}
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepositoryIndexResponse_ModelIndex) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepositoryIndexResponse_ModelIndex) ProtoMessage() {}
+
+func (x *RepositoryIndexResponse_ModelIndex) ProtoReflect() protoreflect.Message {
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepositoryIndexResponse_ModelIndex.ProtoReflect.Descriptor instead.
+func (*RepositoryIndexResponse_ModelIndex) Descriptor() ([]byte, []int) {
+	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{22, 0}
+}
+
+func (x *RepositoryIndexResponse_ModelIndex) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RepositoryIndexResponse_ModelIndex) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *RepositoryIndexResponse_ModelIndex) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *RepositoryIndexResponse_ModelIndex) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type ModelVersionPolicy_Latest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	NumVersions   uint32                 `protobuf:"varint,1,opt,name=num_versions,json=numVersions,proto3" json:"num_versions,omitempty"`
@@ -2525,7 +2822,7 @@ type ModelVersionPolicy_Latest struct {
 
 func (x *ModelVersionPolicy_Latest) Reset() {
 	*x = ModelVersionPolicy_Latest{}
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[40]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2537,7 +2834,7 @@ func (x *ModelVersionPolicy_Latest) String() string {
 func (*ModelVersionPolicy_Latest) ProtoMessage() {}
 
 func (x *ModelVersionPolicy_Latest) ProtoReflect() protoreflect.Message {
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[40]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2550,7 +2847,7 @@ func (x *ModelVersionPolicy_Latest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelVersionPolicy_Latest.ProtoReflect.Descriptor instead.
 func (*ModelVersionPolicy_Latest) Descriptor() ([]byte, []int) {
-	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{25, 0}
+	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{27, 0}
 }
 
 func (x *ModelVersionPolicy_Latest) GetNumVersions() uint32 {
@@ -2568,7 +2865,7 @@ type ModelVersionPolicy_All struct {
 
 func (x *ModelVersionPolicy_All) Reset() {
 	*x = ModelVersionPolicy_All{}
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[41]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2580,7 +2877,7 @@ func (x *ModelVersionPolicy_All) String() string {
 func (*ModelVersionPolicy_All) ProtoMessage() {}
 
 func (x *ModelVersionPolicy_All) ProtoReflect() protoreflect.Message {
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[41]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2593,7 +2890,7 @@ func (x *ModelVersionPolicy_All) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelVersionPolicy_All.ProtoReflect.Descriptor instead.
 func (*ModelVersionPolicy_All) Descriptor() ([]byte, []int) {
-	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{25, 1}
+	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{27, 1}
 }
 
 type ModelVersionPolicy_Specific struct {
@@ -2605,7 +2902,7 @@ type ModelVersionPolicy_Specific struct {
 
 func (x *ModelVersionPolicy_Specific) Reset() {
 	*x = ModelVersionPolicy_Specific{}
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[42]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2617,7 +2914,7 @@ func (x *ModelVersionPolicy_Specific) String() string {
 func (*ModelVersionPolicy_Specific) ProtoMessage() {}
 
 func (x *ModelVersionPolicy_Specific) ProtoReflect() protoreflect.Message {
-	mi := &file_tritonclient_inference_inference_proto_msgTypes[42]
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2630,7 +2927,7 @@ func (x *ModelVersionPolicy_Specific) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelVersionPolicy_Specific.ProtoReflect.Descriptor instead.
 func (*ModelVersionPolicy_Specific) Descriptor() ([]byte, []int) {
-	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{25, 2}
+	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{27, 2}
 }
 
 func (x *ModelVersionPolicy_Specific) GetVersions() []int64 {
@@ -2639,6 +2936,334 @@ func (x *ModelVersionPolicy_Specific) GetVersions() []int64 {
 	}
 	return nil
 }
+
+type ModelOptimizationPolicy_Cuda struct {
+	state         protoimpl.MessageState                    `protogen:"open.v1"`
+	Graphs        bool                                      `protobuf:"varint,1,opt,name=graphs,proto3" json:"graphs,omitempty"`
+	GraphSpec     []*ModelOptimizationPolicy_Cuda_GraphSpec `protobuf:"bytes,3,rep,name=graph_spec,json=graphSpec,proto3" json:"graph_spec,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ModelOptimizationPolicy_Cuda) Reset() {
+	*x = ModelOptimizationPolicy_Cuda{}
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModelOptimizationPolicy_Cuda) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModelOptimizationPolicy_Cuda) ProtoMessage() {}
+
+func (x *ModelOptimizationPolicy_Cuda) ProtoReflect() protoreflect.Message {
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModelOptimizationPolicy_Cuda.ProtoReflect.Descriptor instead.
+func (*ModelOptimizationPolicy_Cuda) Descriptor() ([]byte, []int) {
+	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{33, 0}
+}
+
+func (x *ModelOptimizationPolicy_Cuda) GetGraphs() bool {
+	if x != nil {
+		return x.Graphs
+	}
+	return false
+}
+
+func (x *ModelOptimizationPolicy_Cuda) GetGraphSpec() []*ModelOptimizationPolicy_Cuda_GraphSpec {
+	if x != nil {
+		return x.GraphSpec
+	}
+	return nil
+}
+
+type ModelOptimizationPolicy_ExecutionAccelerators struct {
+	state                   protoimpl.MessageState                                       `protogen:"open.v1"`
+	GpuExecutionAccelerator []*ModelOptimizationPolicy_ExecutionAccelerators_Accelerator `protobuf:"bytes,1,rep,name=gpu_execution_accelerator,json=gpuExecutionAccelerator,proto3" json:"gpu_execution_accelerator,omitempty"`
+	unknownFields           protoimpl.UnknownFields
+	sizeCache               protoimpl.SizeCache
+}
+
+func (x *ModelOptimizationPolicy_ExecutionAccelerators) Reset() {
+	*x = ModelOptimizationPolicy_ExecutionAccelerators{}
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModelOptimizationPolicy_ExecutionAccelerators) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModelOptimizationPolicy_ExecutionAccelerators) ProtoMessage() {}
+
+func (x *ModelOptimizationPolicy_ExecutionAccelerators) ProtoReflect() protoreflect.Message {
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModelOptimizationPolicy_ExecutionAccelerators.ProtoReflect.Descriptor instead.
+func (*ModelOptimizationPolicy_ExecutionAccelerators) Descriptor() ([]byte, []int) {
+	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{33, 1}
+}
+
+func (x *ModelOptimizationPolicy_ExecutionAccelerators) GetGpuExecutionAccelerator() []*ModelOptimizationPolicy_ExecutionAccelerators_Accelerator {
+	if x != nil {
+		return x.GpuExecutionAccelerator
+	}
+	return nil
+}
+
+type ModelOptimizationPolicy_Cuda_GraphSpec struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	BatchSize int32                  `protobuf:"varint,1,opt,name=batch_size,json=batchSize,proto3" json:"batch_size,omitempty"`
+	// Of one row, after a reshape.
+	Input         map[string]*ModelOptimizationPolicy_Cuda_GraphSpec_Shape `protobuf:"bytes,2,rep,name=input,proto3" json:"input,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ModelOptimizationPolicy_Cuda_GraphSpec) Reset() {
+	*x = ModelOptimizationPolicy_Cuda_GraphSpec{}
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModelOptimizationPolicy_Cuda_GraphSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModelOptimizationPolicy_Cuda_GraphSpec) ProtoMessage() {}
+
+func (x *ModelOptimizationPolicy_Cuda_GraphSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModelOptimizationPolicy_Cuda_GraphSpec.ProtoReflect.Descriptor instead.
+func (*ModelOptimizationPolicy_Cuda_GraphSpec) Descriptor() ([]byte, []int) {
+	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{33, 0, 0}
+}
+
+func (x *ModelOptimizationPolicy_Cuda_GraphSpec) GetBatchSize() int32 {
+	if x != nil {
+		return x.BatchSize
+	}
+	return 0
+}
+
+func (x *ModelOptimizationPolicy_Cuda_GraphSpec) GetInput() map[string]*ModelOptimizationPolicy_Cuda_GraphSpec_Shape {
+	if x != nil {
+		return x.Input
+	}
+	return nil
+}
+
+type ModelOptimizationPolicy_Cuda_GraphSpec_Shape struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Dim           []int64                `protobuf:"varint,1,rep,packed,name=dim,proto3" json:"dim,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ModelOptimizationPolicy_Cuda_GraphSpec_Shape) Reset() {
+	*x = ModelOptimizationPolicy_Cuda_GraphSpec_Shape{}
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModelOptimizationPolicy_Cuda_GraphSpec_Shape) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModelOptimizationPolicy_Cuda_GraphSpec_Shape) ProtoMessage() {}
+
+func (x *ModelOptimizationPolicy_Cuda_GraphSpec_Shape) ProtoReflect() protoreflect.Message {
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModelOptimizationPolicy_Cuda_GraphSpec_Shape.ProtoReflect.Descriptor instead.
+func (*ModelOptimizationPolicy_Cuda_GraphSpec_Shape) Descriptor() ([]byte, []int) {
+	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{33, 0, 0, 0}
+}
+
+func (x *ModelOptimizationPolicy_Cuda_GraphSpec_Shape) GetDim() []int64 {
+	if x != nil {
+		return x.Dim
+	}
+	return nil
+}
+
+type ModelOptimizationPolicy_ExecutionAccelerators_Accelerator struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Parameters    map[string]string      `protobuf:"bytes,2,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ModelOptimizationPolicy_ExecutionAccelerators_Accelerator) Reset() {
+	*x = ModelOptimizationPolicy_ExecutionAccelerators_Accelerator{}
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModelOptimizationPolicy_ExecutionAccelerators_Accelerator) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModelOptimizationPolicy_ExecutionAccelerators_Accelerator) ProtoMessage() {}
+
+func (x *ModelOptimizationPolicy_ExecutionAccelerators_Accelerator) ProtoReflect() protoreflect.Message {
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModelOptimizationPolicy_ExecutionAccelerators_Accelerator.ProtoReflect.Descriptor instead.
+func (*ModelOptimizationPolicy_ExecutionAccelerators_Accelerator) Descriptor() ([]byte, []int) {
+	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{33, 1, 0}
+}
+
+func (x *ModelOptimizationPolicy_ExecutionAccelerators_Accelerator) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ModelOptimizationPolicy_ExecutionAccelerators_Accelerator) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+type ModelWarmup_Input struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	DataType DataType               `protobuf:"varint,1,opt,name=data_type,json=dataType,proto3,enum=inference.DataType" json:"data_type,omitempty"`
+	// Without the batch dimension.
+	Dims []int64 `protobuf:"varint,2,rep,packed,name=dims,proto3" json:"dims,omitempty"`
+	// Types that are valid to be assigned to InputDataType:
+	//
+	//	*ModelWarmup_Input_ZeroData
+	InputDataType isModelWarmup_Input_InputDataType `protobuf_oneof:"input_data_type"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ModelWarmup_Input) Reset() {
+	*x = ModelWarmup_Input{}
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModelWarmup_Input) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModelWarmup_Input) ProtoMessage() {}
+
+func (x *ModelWarmup_Input) ProtoReflect() protoreflect.Message {
+	mi := &file_tritonclient_inference_inference_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModelWarmup_Input.ProtoReflect.Descriptor instead.
+func (*ModelWarmup_Input) Descriptor() ([]byte, []int) {
+	return file_tritonclient_inference_inference_proto_rawDescGZIP(), []int{34, 0}
+}
+
+func (x *ModelWarmup_Input) GetDataType() DataType {
+	if x != nil {
+		return x.DataType
+	}
+	return DataType_TYPE_INVALID
+}
+
+func (x *ModelWarmup_Input) GetDims() []int64 {
+	if x != nil {
+		return x.Dims
+	}
+	return nil
+}
+
+func (x *ModelWarmup_Input) GetInputDataType() isModelWarmup_Input_InputDataType {
+	if x != nil {
+		return x.InputDataType
+	}
+	return nil
+}
+
+func (x *ModelWarmup_Input) GetZeroData() bool {
+	if x != nil {
+		if x, ok := x.InputDataType.(*ModelWarmup_Input_ZeroData); ok {
+			return x.ZeroData
+		}
+	}
+	return false
+}
+
+type isModelWarmup_Input_InputDataType interface {
+	isModelWarmup_Input_InputDataType()
+}
+
+type ModelWarmup_Input_ZeroData struct {
+	ZeroData bool `protobuf:"varint,3,opt,name=zero_data,json=zeroData,proto3,oneof"`
+}
+
+func (*ModelWarmup_Input_ZeroData) isModelWarmup_Input_InputDataType() {}
 
 var File_tritonclient_inference_inference_proto protoreflect.FileDescriptor
 
@@ -2778,7 +3403,18 @@ const file_tritonclient_inference_inference_proto_rawDesc = "" +
 	"batchStats\"V\n" +
 	"\x17ModelStatisticsResponse\x12;\n" +
 	"\vmodel_stats\x18\x01 \x03(\v2\x1a.inference.ModelStatisticsR\n" +
-	"modelStats\"\xcd\x01\n" +
+	"modelStats\"W\n" +
+	"\x16RepositoryIndexRequest\x12'\n" +
+	"\x0frepository_name\x18\x01 \x01(\tR\x0erepositoryName\x12\x14\n" +
+	"\x05ready\x18\x02 \x01(\bR\x05ready\"\xca\x01\n" +
+	"\x17RepositoryIndexResponse\x12E\n" +
+	"\x06models\x18\x01 \x03(\v2-.inference.RepositoryIndexResponse.ModelIndexR\x06models\x1ah\n" +
+	"\n" +
+	"ModelIndex\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xcd\x01\n" +
 	"\x12ModelInstanceGroup\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x05R\x05count\x12\x12\n" +
@@ -2837,7 +3473,7 @@ const file_tritonclient_inference_inference_proto_rawDesc = "" +
 	"\x0eModelParameter\x12!\n" +
 	"\fstring_value\x18\x01 \x01(\tR\vstringValue\"6\n" +
 	"\x16ModelTransactionPolicy\x12\x1c\n" +
-	"\tdecoupled\x18\x01 \x01(\bR\tdecoupled\"\xfe\x05\n" +
+	"\tdecoupled\x18\x01 \x01(\bR\tdecoupled\"\x81\a\n" +
 	"\vModelConfig\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bplatform\x18\x02 \x01(\tR\bplatform\x12D\n" +
@@ -2848,15 +3484,57 @@ const file_tritonclient_inference_inference_proto_rawDesc = "" +
 	"\x0einstance_group\x18\a \x03(\v2\x1d.inference.ModelInstanceGroupR\rinstanceGroup\x124\n" +
 	"\x16default_model_filename\x18\b \x01(\tR\x14defaultModelFilename\x12L\n" +
 	"\x10dynamic_batching\x18\v \x01(\v2\x1f.inference.ModelDynamicBatchingH\x00R\x0fdynamicBatching\x12F\n" +
+	"\foptimization\x18\f \x01(\v2\".inference.ModelOptimizationPolicyR\foptimization\x12F\n" +
 	"\n" +
 	"parameters\x18\x0e \x03(\v2&.inference.ModelConfig.ParametersEntryR\n" +
-	"parameters\x12\x18\n" +
+	"parameters\x129\n" +
+	"\fmodel_warmup\x18\x10 \x03(\v2\x16.inference.ModelWarmupR\vmodelWarmup\x12\x18\n" +
 	"\abackend\x18\x11 \x01(\tR\abackend\x12[\n" +
 	"\x18model_transaction_policy\x18\x13 \x01(\v2!.inference.ModelTransactionPolicyR\x16modelTransactionPolicy\x1aX\n" +
 	"\x0fParametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12/\n" +
 	"\x05value\x18\x02 \x01(\v2\x19.inference.ModelParameterR\x05value:\x028\x01B\x13\n" +
-	"\x11scheduling_choice*\xfa\x01\n" +
+	"\x11scheduling_choice\"\xbf\a\n" +
+	"\x17ModelOptimizationPolicy\x12;\n" +
+	"\x04cuda\x18\x03 \x01(\v2'.inference.ModelOptimizationPolicy.CudaR\x04cuda\x12o\n" +
+	"\x16execution_accelerators\x18\x04 \x01(\v28.inference.ModelOptimizationPolicy.ExecutionAcceleratorsR\x15executionAccelerators\x1a\xff\x02\n" +
+	"\x04Cuda\x12\x16\n" +
+	"\x06graphs\x18\x01 \x01(\bR\x06graphs\x12P\n" +
+	"\n" +
+	"graph_spec\x18\x03 \x03(\v21.inference.ModelOptimizationPolicy.Cuda.GraphSpecR\tgraphSpec\x1a\x8c\x02\n" +
+	"\tGraphSpec\x12\x1d\n" +
+	"\n" +
+	"batch_size\x18\x01 \x01(\x05R\tbatchSize\x12R\n" +
+	"\x05input\x18\x02 \x03(\v2<.inference.ModelOptimizationPolicy.Cuda.GraphSpec.InputEntryR\x05input\x1a\x19\n" +
+	"\x05Shape\x12\x10\n" +
+	"\x03dim\x18\x01 \x03(\x03R\x03dim\x1aq\n" +
+	"\n" +
+	"InputEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12M\n" +
+	"\x05value\x18\x02 \x01(\v27.inference.ModelOptimizationPolicy.Cuda.GraphSpec.ShapeR\x05value:\x028\x01\x1a\xf3\x02\n" +
+	"\x15ExecutionAccelerators\x12\x80\x01\n" +
+	"\x19gpu_execution_accelerator\x18\x01 \x03(\v2D.inference.ModelOptimizationPolicy.ExecutionAccelerators.AcceleratorR\x17gpuExecutionAccelerator\x1a\xd6\x01\n" +
+	"\vAccelerator\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12t\n" +
+	"\n" +
+	"parameters\x18\x02 \x03(\v2T.inference.ModelOptimizationPolicy.ExecutionAccelerators.Accelerator.ParametersEntryR\n" +
+	"parameters\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd6\x02\n" +
+	"\vModelWarmup\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
+	"\n" +
+	"batch_size\x18\x02 \x01(\rR\tbatchSize\x12:\n" +
+	"\x06inputs\x18\x03 \x03(\v2\".inference.ModelWarmup.InputsEntryR\x06inputs\x1a\x7f\n" +
+	"\x05Input\x120\n" +
+	"\tdata_type\x18\x01 \x01(\x0e2\x13.inference.DataTypeR\bdataType\x12\x12\n" +
+	"\x04dims\x18\x02 \x03(\x03R\x04dims\x12\x1d\n" +
+	"\tzero_data\x18\x03 \x01(\bH\x00R\bzeroDataB\x11\n" +
+	"\x0finput_data_type\x1aW\n" +
+	"\vInputsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x122\n" +
+	"\x05value\x18\x02 \x01(\v2\x1c.inference.ModelWarmup.InputR\x05value:\x028\x01*\xfa\x01\n" +
 	"\bDataType\x12\x10\n" +
 	"\fTYPE_INVALID\x10\x00\x12\r\n" +
 	"\tTYPE_BOOL\x10\x01\x12\x0e\n" +
@@ -2877,7 +3555,7 @@ const file_tritonclient_inference_inference_proto_rawDesc = "" +
 	"\tTYPE_FP32\x10\v\x12\r\n" +
 	"\tTYPE_FP64\x10\f\x12\x0f\n" +
 	"\vTYPE_STRING\x10\r\x12\r\n" +
-	"\tTYPE_BF16\x10\x0e2\x98\x05\n" +
+	"\tTYPE_BF16\x10\x0e2\xf2\x05\n" +
 	"\x14GRPCInferenceService\x12I\n" +
 	"\n" +
 	"ServerLive\x12\x1c.inference.ServerLiveRequest\x1a\x1d.inference.ServerLiveResponse\x12L\n" +
@@ -2889,7 +3567,8 @@ const file_tritonclient_inference_inference_proto_rawDesc = "" +
 	"\n" +
 	"ModelInfer\x12\x1c.inference.ModelInferRequest\x1a\x1d.inference.ModelInferResponse\x12L\n" +
 	"\vModelConfig\x12\x1d.inference.ModelConfigRequest\x1a\x1e.inference.ModelConfigResponse\x12X\n" +
-	"\x0fModelStatistics\x12!.inference.ModelStatisticsRequest\x1a\".inference.ModelStatisticsResponseB=Z;github.com/facediffuser/facediffuser/tritonclient/inferenceb\x06proto3"
+	"\x0fModelStatistics\x12!.inference.ModelStatisticsRequest\x1a\".inference.ModelStatisticsResponse\x12X\n" +
+	"\x0fRepositoryIndex\x12!.inference.RepositoryIndexRequest\x1a\".inference.RepositoryIndexResponseB=Z;github.com/facediffuser/facediffuser/tritonclient/inferenceb\x06proto3"
 
 var (
 	file_tritonclient_inference_inference_proto_rawDescOnce sync.Once
@@ -2904,7 +3583,7 @@ func file_tritonclient_inference_inference_proto_rawDescGZIP() []byte {
 }
 
 var file_tritonclient_inference_inference_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_tritonclient_inference_inference_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_tritonclient_inference_inference_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
 var file_tritonclient_inference_inference_proto_goTypes = []any{
 	(DataType)(0),                                        // 0: inference.DataType
 	(ModelInstanceGroup_Kind)(0),                         // 1: inference.ModelInstanceGroup.Kind
@@ -2930,40 +3609,54 @@ var file_tritonclient_inference_inference_proto_goTypes = []any{
 	(*InferBatchStatistics)(nil),                         // 21: inference.InferBatchStatistics
 	(*ModelStatistics)(nil),                              // 22: inference.ModelStatistics
 	(*ModelStatisticsResponse)(nil),                      // 23: inference.ModelStatisticsResponse
-	(*ModelInstanceGroup)(nil),                           // 24: inference.ModelInstanceGroup
-	(*ModelTensorReshape)(nil),                           // 25: inference.ModelTensorReshape
-	(*ModelInput)(nil),                                   // 26: inference.ModelInput
-	(*ModelOutput)(nil),                                  // 27: inference.ModelOutput
-	(*ModelVersionPolicy)(nil),                           // 28: inference.ModelVersionPolicy
-	(*ModelQueuePolicy)(nil),                             // 29: inference.ModelQueuePolicy
-	(*ModelDynamicBatching)(nil),                         // 30: inference.ModelDynamicBatching
-	(*ModelParameter)(nil),                               // 31: inference.ModelParameter
-	(*ModelTransactionPolicy)(nil),                       // 32: inference.ModelTransactionPolicy
-	(*ModelConfig)(nil),                                  // 33: inference.ModelConfig
-	(*ModelMetadataResponse_TensorMetadata)(nil),         // 34: inference.ModelMetadataResponse.TensorMetadata
-	(*ModelInferRequest_InferInputTensor)(nil),           // 35: inference.ModelInferRequest.InferInputTensor
-	(*ModelInferRequest_InferRequestedOutputTensor)(nil), // 36: inference.ModelInferRequest.InferRequestedOutputTensor
-	nil, // 37: inference.ModelInferRequest.ParametersEntry
-	nil, // 38: inference.ModelInferRequest.InferInputTensor.ParametersEntry
-	nil, // 39: inference.ModelInferRequest.InferRequestedOutputTensor.ParametersEntry
-	(*ModelInferResponse_InferOutputTensor)(nil), // 40: inference.ModelInferResponse.InferOutputTensor
-	nil,                                 // 41: inference.ModelInferResponse.ParametersEntry
-	nil,                                 // 42: inference.ModelInferResponse.InferOutputTensor.ParametersEntry
-	(*ModelVersionPolicy_Latest)(nil),   // 43: inference.ModelVersionPolicy.Latest
-	(*ModelVersionPolicy_All)(nil),      // 44: inference.ModelVersionPolicy.All
-	(*ModelVersionPolicy_Specific)(nil), // 45: inference.ModelVersionPolicy.Specific
-	nil,                                 // 46: inference.ModelDynamicBatching.PriorityQueuePolicyEntry
-	nil,                                 // 47: inference.ModelConfig.ParametersEntry
+	(*RepositoryIndexRequest)(nil),                       // 24: inference.RepositoryIndexRequest
+	(*RepositoryIndexResponse)(nil),                      // 25: inference.RepositoryIndexResponse
+	(*ModelInstanceGroup)(nil),                           // 26: inference.ModelInstanceGroup
+	(*ModelTensorReshape)(nil),                           // 27: inference.ModelTensorReshape
+	(*ModelInput)(nil),                                   // 28: inference.ModelInput
+	(*ModelOutput)(nil),                                  // 29: inference.ModelOutput
+	(*ModelVersionPolicy)(nil),                           // 30: inference.ModelVersionPolicy
+	(*ModelQueuePolicy)(nil),                             // 31: inference.ModelQueuePolicy
+	(*ModelDynamicBatching)(nil),                         // 32: inference.ModelDynamicBatching
+	(*ModelParameter)(nil),                               // 33: inference.ModelParameter
+	(*ModelTransactionPolicy)(nil),                       // 34: inference.ModelTransactionPolicy
+	(*ModelConfig)(nil),                                  // 35: inference.ModelConfig
+	(*ModelOptimizationPolicy)(nil),                      // 36: inference.ModelOptimizationPolicy
+	(*ModelWarmup)(nil),                                  // 37: inference.ModelWarmup
+	(*ModelMetadataResponse_TensorMetadata)(nil),         // 38: inference.ModelMetadataResponse.TensorMetadata
+	(*ModelInferRequest_InferInputTensor)(nil),           // 39: inference.ModelInferRequest.InferInputTensor
+	(*ModelInferRequest_InferRequestedOutputTensor)(nil), // 40: inference.ModelInferRequest.InferRequestedOutputTensor
+	nil, // 41: inference.ModelInferRequest.ParametersEntry
+	nil, // 42: inference.ModelInferRequest.InferInputTensor.ParametersEntry
+	nil, // 43: inference.ModelInferRequest.InferRequestedOutputTensor.ParametersEntry
+	(*ModelInferResponse_InferOutputTensor)(nil), // 44: inference.ModelInferResponse.InferOutputTensor
+	nil, // 45: inference.ModelInferResponse.ParametersEntry
+	nil, // 46: inference.ModelInferResponse.InferOutputTensor.ParametersEntry
+	(*RepositoryIndexResponse_ModelIndex)(nil), // 47: inference.RepositoryIndexResponse.ModelIndex
+	(*ModelVersionPolicy_Latest)(nil),          // 48: inference.ModelVersionPolicy.Latest
+	(*ModelVersionPolicy_All)(nil),             // 49: inference.ModelVersionPolicy.All
+	(*ModelVersionPolicy_Specific)(nil),        // 50: inference.ModelVersionPolicy.Specific
+	nil,                                        // 51: inference.ModelDynamicBatching.PriorityQueuePolicyEntry
+	nil,                                        // 52: inference.ModelConfig.ParametersEntry
+	(*ModelOptimizationPolicy_Cuda)(nil),       // 53: inference.ModelOptimizationPolicy.Cuda
+	(*ModelOptimizationPolicy_ExecutionAccelerators)(nil), // 54: inference.ModelOptimizationPolicy.ExecutionAccelerators
+	(*ModelOptimizationPolicy_Cuda_GraphSpec)(nil),        // 55: inference.ModelOptimizationPolicy.Cuda.GraphSpec
+	(*ModelOptimizationPolicy_Cuda_GraphSpec_Shape)(nil),  // 56: inference.ModelOptimizationPolicy.Cuda.GraphSpec.Shape
+	nil, // 57: inference.ModelOptimizationPolicy.Cuda.GraphSpec.InputEntry
+	(*ModelOptimizationPolicy_ExecutionAccelerators_Accelerator)(nil), // 58: inference.ModelOptimizationPolicy.ExecutionAccelerators.Accelerator
+	nil,                       // 59: inference.ModelOptimizationPolicy.ExecutionAccelerators.Accelerator.ParametersEntry
+	(*ModelWarmup_Input)(nil), // 60: inference.ModelWarmup.Input
+	nil,                       // 61: inference.ModelWarmup.InputsEntry
 }
 var file_tritonclient_inference_inference_proto_depIdxs = []int32{
-	34, // 0: inference.ModelMetadataResponse.inputs:type_name -> inference.ModelMetadataResponse.TensorMetadata
-	34, // 1: inference.ModelMetadataResponse.outputs:type_name -> inference.ModelMetadataResponse.TensorMetadata
-	37, // 2: inference.ModelInferRequest.parameters:type_name -> inference.ModelInferRequest.ParametersEntry
-	35, // 3: inference.ModelInferRequest.inputs:type_name -> inference.ModelInferRequest.InferInputTensor
-	36, // 4: inference.ModelInferRequest.outputs:type_name -> inference.ModelInferRequest.InferRequestedOutputTensor
-	41, // 5: inference.ModelInferResponse.parameters:type_name -> inference.ModelInferResponse.ParametersEntry
-	40, // 6: inference.ModelInferResponse.outputs:type_name -> inference.ModelInferResponse.InferOutputTensor
-	33, // 7: inference.ModelConfigResponse.config:type_name -> inference.ModelConfig
+	38, // 0: inference.ModelMetadataResponse.inputs:type_name -> inference.ModelMetadataResponse.TensorMetadata
+	38, // 1: inference.ModelMetadataResponse.outputs:type_name -> inference.ModelMetadataResponse.TensorMetadata
+	41, // 2: inference.ModelInferRequest.parameters:type_name -> inference.ModelInferRequest.ParametersEntry
+	39, // 3: inference.ModelInferRequest.inputs:type_name -> inference.ModelInferRequest.InferInputTensor
+	40, // 4: inference.ModelInferRequest.outputs:type_name -> inference.ModelInferRequest.InferRequestedOutputTensor
+	45, // 5: inference.ModelInferResponse.parameters:type_name -> inference.ModelInferResponse.ParametersEntry
+	44, // 6: inference.ModelInferResponse.outputs:type_name -> inference.ModelInferResponse.InferOutputTensor
+	35, // 7: inference.ModelConfigResponse.config:type_name -> inference.ModelConfig
 	19, // 8: inference.InferStatistics.success:type_name -> inference.StatisticDuration
 	19, // 9: inference.InferStatistics.fail:type_name -> inference.StatisticDuration
 	19, // 10: inference.InferStatistics.queue:type_name -> inference.StatisticDuration
@@ -2978,55 +3671,70 @@ var file_tritonclient_inference_inference_proto_depIdxs = []int32{
 	20, // 19: inference.ModelStatistics.inference_stats:type_name -> inference.InferStatistics
 	21, // 20: inference.ModelStatistics.batch_stats:type_name -> inference.InferBatchStatistics
 	22, // 21: inference.ModelStatisticsResponse.model_stats:type_name -> inference.ModelStatistics
-	1,  // 22: inference.ModelInstanceGroup.kind:type_name -> inference.ModelInstanceGroup.Kind
-	0,  // 23: inference.ModelInput.data_type:type_name -> inference.DataType
-	25, // 24: inference.ModelInput.reshape:type_name -> inference.ModelTensorReshape
-	0,  // 25: inference.ModelOutput.data_type:type_name -> inference.DataType
-	25, // 26: inference.ModelOutput.reshape:type_name -> inference.ModelTensorReshape
-	43, // 27: inference.ModelVersionPolicy.latest:type_name -> inference.ModelVersionPolicy.Latest
-	44, // 28: inference.ModelVersionPolicy.all:type_name -> inference.ModelVersionPolicy.All
-	45, // 29: inference.ModelVersionPolicy.specific:type_name -> inference.ModelVersionPolicy.Specific
-	2,  // 30: inference.ModelQueuePolicy.timeout_action:type_name -> inference.ModelQueuePolicy.TimeoutAction
-	29, // 31: inference.ModelDynamicBatching.default_queue_policy:type_name -> inference.ModelQueuePolicy
-	46, // 32: inference.ModelDynamicBatching.priority_queue_policy:type_name -> inference.ModelDynamicBatching.PriorityQueuePolicyEntry
-	28, // 33: inference.ModelConfig.version_policy:type_name -> inference.ModelVersionPolicy
-	26, // 34: inference.ModelConfig.input:type_name -> inference.ModelInput
-	27, // 35: inference.ModelConfig.output:type_name -> inference.ModelOutput
-	24, // 36: inference.ModelConfig.instance_group:type_name -> inference.ModelInstanceGroup
-	30, // 37: inference.ModelConfig.dynamic_batching:type_name -> inference.ModelDynamicBatching
-	47, // 38: inference.ModelConfig.parameters:type_name -> inference.ModelConfig.ParametersEntry
-	32, // 39: inference.ModelConfig.model_transaction_policy:type_name -> inference.ModelTransactionPolicy
-	38, // 40: inference.ModelInferRequest.InferInputTensor.parameters:type_name -> inference.ModelInferRequest.InferInputTensor.ParametersEntry
-	39, // 41: inference.ModelInferRequest.InferRequestedOutputTensor.parameters:type_name -> inference.ModelInferRequest.InferRequestedOutputTensor.ParametersEntry
-	13, // 42: inference.ModelInferRequest.ParametersEntry.value:type_name -> inference.InferParameter
-	13, // 43: inference.ModelInferRequest.InferInputTensor.ParametersEntry.value:type_name -> inference.InferParameter
-	13, // 44: inference.ModelInferRequest.InferRequestedOutputTensor.ParametersEntry.value:type_name -> inference.InferParameter
-	42, // 45: inference.ModelInferResponse.InferOutputTensor.parameters:type_name -> inference.ModelInferResponse.InferOutputTensor.ParametersEntry
-	13, // 46: inference.ModelInferResponse.ParametersEntry.value:type_name -> inference.InferParameter
-	13, // 47: inference.ModelInferResponse.InferOutputTensor.ParametersEntry.value:type_name -> inference.InferParameter
-	29, // 48: inference.ModelDynamicBatching.PriorityQueuePolicyEntry.value:type_name -> inference.ModelQueuePolicy
-	31, // 49: inference.ModelConfig.ParametersEntry.value:type_name -> inference.ModelParameter
-	3,  // 50: inference.GRPCInferenceService.ServerLive:input_type -> inference.ServerLiveRequest
-	5,  // 51: inference.GRPCInferenceService.ServerReady:input_type -> inference.ServerReadyRequest
-	7,  // 52: inference.GRPCInferenceService.ModelReady:input_type -> inference.ModelReadyRequest
-	9,  // 53: inference.GRPCInferenceService.ServerMetadata:input_type -> inference.ServerMetadataRequest
-	11, // 54: inference.GRPCInferenceService.ModelMetadata:input_type -> inference.ModelMetadataRequest
-	14, // 55: inference.GRPCInferenceService.ModelInfer:input_type -> inference.ModelInferRequest
-	16, // 56: inference.GRPCInferenceService.ModelConfig:input_type -> inference.ModelConfigRequest
-	18, // 57: inference.GRPCInferenceService.ModelStatistics:input_type -> inference.ModelStatisticsRequest
-	4,  // 58: inference.GRPCInferenceService.ServerLive:output_type -> inference.ServerLiveResponse
-	6,  // 59: inference.GRPCInferenceService.ServerReady:output_type -> inference.ServerReadyResponse
-	8,  // 60: inference.GRPCInferenceService.ModelReady:output_type -> inference.ModelReadyResponse
-	10, // 61: inference.GRPCInferenceService.ServerMetadata:output_type -> inference.ServerMetadataResponse
-	12, // 62: inference.GRPCInferenceService.ModelMetadata:output_type -> inference.ModelMetadataResponse
-	15, // 63: inference.GRPCInferenceService.ModelInfer:output_type -> inference.ModelInferResponse
-	17, // 64: inference.GRPCInferenceService.ModelConfig:output_type -> inference.ModelConfigResponse
-	23, // 65: inference.GRPCInferenceService.ModelStatistics:output_type -> inference.ModelStatisticsResponse
-	58, // [58:66] is the sub-list for method output_type
-	50, // [50:58] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	47, // 22: inference.RepositoryIndexResponse.models:type_name -> inference.RepositoryIndexResponse.ModelIndex
+	1,  // 23: inference.ModelInstanceGroup.kind:type_name -> inference.ModelInstanceGroup.Kind
+	0,  // 24: inference.ModelInput.data_type:type_name -> inference.DataType
+	27, // 25: inference.ModelInput.reshape:type_name -> inference.ModelTensorReshape
+	0,  // 26: inference.ModelOutput.data_type:type_name -> inference.DataType
+	27, // 27: inference.ModelOutput.reshape:type_name -> inference.ModelTensorReshape
+	48, // 28: inference.ModelVersionPolicy.latest:type_name -> inference.ModelVersionPolicy.Latest
+	49, // 29: inference.ModelVersionPolicy.all:type_name -> inference.ModelVersionPolicy.All
+	50, // 30: inference.ModelVersionPolicy.specific:type_name -> inference.ModelVersionPolicy.Specific
+	2,  // 31: inference.ModelQueuePolicy.timeout_action:type_name -> inference.ModelQueuePolicy.TimeoutAction
+	31, // 32: inference.ModelDynamicBatching.default_queue_policy:type_name -> inference.ModelQueuePolicy
+	51, // 33: inference.ModelDynamicBatching.priority_queue_policy:type_name -> inference.ModelDynamicBatching.PriorityQueuePolicyEntry
+	30, // 34: inference.ModelConfig.version_policy:type_name -> inference.ModelVersionPolicy
+	28, // 35: inference.ModelConfig.input:type_name -> inference.ModelInput
+	29, // 36: inference.ModelConfig.output:type_name -> inference.ModelOutput
+	26, // 37: inference.ModelConfig.instance_group:type_name -> inference.ModelInstanceGroup
+	32, // 38: inference.ModelConfig.dynamic_batching:type_name -> inference.ModelDynamicBatching
+	36, // 39: inference.ModelConfig.optimization:type_name -> inference.ModelOptimizationPolicy
+	52, // 40: inference.ModelConfig.parameters:type_name -> inference.ModelConfig.ParametersEntry
+	37, // 41: inference.ModelConfig.model_warmup:type_name -> inference.ModelWarmup
+	34, // 42: inference.ModelConfig.model_transaction_policy:type_name -> inference.ModelTransactionPolicy
+	53, // 43: inference.ModelOptimizationPolicy.cuda:type_name -> inference.ModelOptimizationPolicy.Cuda
+	54, // 44: inference.ModelOptimizationPolicy.execution_accelerators:type_name -> inference.ModelOptimizationPolicy.ExecutionAccelerators
+	61, // 45: inference.ModelWarmup.inputs:type_name -> inference.ModelWarmup.InputsEntry
+	42, // 46: inference.ModelInferRequest.InferInputTensor.parameters:type_name -> inference.ModelInferRequest.InferInputTensor.ParametersEntry
+	43, // 47: inference.ModelInferRequest.InferRequestedOutputTensor.parameters:type_name -> inference.ModelInferRequest.InferRequestedOutputTensor.ParametersEntry
+	13, // 48: inference.ModelInferRequest.ParametersEntry.value:type_name -> inference.InferParameter
+	13, // 49: inference.ModelInferRequest.InferInputTensor.ParametersEntry.value:type_name -> inference.InferParameter
+	13, // 50: inference.ModelInferRequest.InferRequestedOutputTensor.ParametersEntry.value:type_name -> inference.InferParameter
+	46, // 51: inference.ModelInferResponse.InferOutputTensor.parameters:type_name -> inference.ModelInferResponse.InferOutputTensor.ParametersEntry
+	13, // 52: inference.ModelInferResponse.ParametersEntry.value:type_name -> inference.InferParameter
+	13, // 53: inference.ModelInferResponse.InferOutputTensor.ParametersEntry.value:type_name -> inference.InferParameter
+	31, // 54: inference.ModelDynamicBatching.PriorityQueuePolicyEntry.value:type_name -> inference.ModelQueuePolicy
+	33, // 55: inference.ModelConfig.ParametersEntry.value:type_name -> inference.ModelParameter
+	55, // 56: inference.ModelOptimizationPolicy.Cuda.graph_spec:type_name -> inference.ModelOptimizationPolicy.Cuda.GraphSpec
+	58, // 57: inference.ModelOptimizationPolicy.ExecutionAccelerators.gpu_execution_accelerator:type_name -> inference.ModelOptimizationPolicy.ExecutionAccelerators.Accelerator
+	57, // 58: inference.ModelOptimizationPolicy.Cuda.GraphSpec.input:type_name -> inference.ModelOptimizationPolicy.Cuda.GraphSpec.InputEntry
+	56, // 59: inference.ModelOptimizationPolicy.Cuda.GraphSpec.InputEntry.value:type_name -> inference.ModelOptimizationPolicy.Cuda.GraphSpec.Shape
+	59, // 60: inference.ModelOptimizationPolicy.ExecutionAccelerators.Accelerator.parameters:type_name -> inference.ModelOptimizationPolicy.ExecutionAccelerators.Accelerator.ParametersEntry
+	0,  // 61: inference.ModelWarmup.Input.data_type:type_name -> inference.DataType
+	60, // 62: inference.ModelWarmup.InputsEntry.value:type_name -> inference.ModelWarmup.Input
+	3,  // 63: inference.GRPCInferenceService.ServerLive:input_type -> inference.ServerLiveRequest
+	5,  // 64: inference.GRPCInferenceService.ServerReady:input_type -> inference.ServerReadyRequest
+	7,  // 65: inference.GRPCInferenceService.ModelReady:input_type -> inference.ModelReadyRequest
+	9,  // 66: inference.GRPCInferenceService.ServerMetadata:input_type -> inference.ServerMetadataRequest
+	11, // 67: inference.GRPCInferenceService.ModelMetadata:input_type -> inference.ModelMetadataRequest
+	14, // 68: inference.GRPCInferenceService.ModelInfer:input_type -> inference.ModelInferRequest
+	16, // 69: inference.GRPCInferenceService.ModelConfig:input_type -> inference.ModelConfigRequest
+	18, // 70: inference.GRPCInferenceService.ModelStatistics:input_type -> inference.ModelStatisticsRequest
+	24, // 71: inference.GRPCInferenceService.RepositoryIndex:input_type -> inference.RepositoryIndexRequest
+	4,  // 72: inference.GRPCInferenceService.ServerLive:output_type -> inference.ServerLiveResponse
+	6,  // 73: inference.GRPCInferenceService.ServerReady:output_type -> inference.ServerReadyResponse
+	8,  // 74: inference.GRPCInferenceService.ModelReady:output_type -> inference.ModelReadyResponse
+	10, // 75: inference.GRPCInferenceService.ServerMetadata:output_type -> inference.ServerMetadataResponse
+	12, // 76: inference.GRPCInferenceService.ModelMetadata:output_type -> inference.ModelMetadataResponse
+	15, // 77: inference.GRPCInferenceService.ModelInfer:output_type -> inference.ModelInferResponse
+	17, // 78: inference.GRPCInferenceService.ModelConfig:output_type -> inference.ModelConfigResponse
+	23, // 79: inference.GRPCInferenceService.ModelStatistics:output_type -> inference.ModelStatisticsResponse
+	25, // 80: inference.GRPCInferenceService.RepositoryIndex:output_type -> inference.RepositoryIndexResponse
+	72, // [72:81] is the sub-list for method output_type
+	63, // [63:72] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_tritonclient_inference_inference_proto_init() }
@@ -3041,13 +3749,16 @@ func file_tritonclient_inference_inference_proto_init() {
 		(*InferParameter_DoubleParam)(nil),
 		(*InferParameter_Uint64Param)(nil),
 	}
-	file_tritonclient_inference_inference_proto_msgTypes[25].OneofWrappers = []any{
+	file_tritonclient_inference_inference_proto_msgTypes[27].OneofWrappers = []any{
 		(*ModelVersionPolicy_Latest_)(nil),
 		(*ModelVersionPolicy_All_)(nil),
 		(*ModelVersionPolicy_Specific_)(nil),
 	}
-	file_tritonclient_inference_inference_proto_msgTypes[30].OneofWrappers = []any{
+	file_tritonclient_inference_inference_proto_msgTypes[32].OneofWrappers = []any{
 		(*ModelConfig_DynamicBatching)(nil),
+	}
+	file_tritonclient_inference_inference_proto_msgTypes[57].OneofWrappers = []any{
+		(*ModelWarmup_Input_ZeroData)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3055,7 +3766,7 @@ func file_tritonclient_inference_inference_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tritonclient_inference_inference_proto_rawDesc), len(file_tritonclient_inference_inference_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   45,
+			NumMessages:   59,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

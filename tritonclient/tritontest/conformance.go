@@ -21,6 +21,8 @@ type Target struct {
 	// Batcher says that the server batches the rows of different callers. A Server
 	// of this package does not.
 	Batcher bool
+	// Restricted says that the server lists its repository to callers with a secret only.
+	Restricted bool
 }
 
 // Conformance checks, through the client, everything that the client and its users
@@ -39,6 +41,7 @@ func Conformance(t *testing.T, target Target) {
 	t.Run("Readiness", c.readiness)
 	t.Run("Metadata", c.metadata)
 	t.Run("Config", c.config)
+	t.Run("RepositoryIndex", c.repositoryIndex)
 	t.Run("FP32", c.fp32)
 	t.Run("FP16", c.fp16)
 	t.Run("INT64", c.int64)
@@ -132,6 +135,60 @@ func (c conformance) config(t *testing.T) {
 	}
 	if _, err := c.pool.ModelConfig(t.Context(), "nobody"); !errors.Is(err, tritonclient.NotFound) {
 		t.Errorf("configuration of a model that does not exist: %v, want NotFound", err)
+	}
+}
+
+func (c conformance) repositoryIndex(t *testing.T) {
+	index, err := c.pool.RepositoryIndex(t.Context())
+	if c.target.Restricted {
+		if !errors.Is(err, tritonclient.PermissionDenied) {
+			t.Errorf("%v, %v, want PermissionDenied", index, err)
+		}
+		return
+	}
+	if err != nil || len(index) != 7 {
+		t.Fatalf("%v, %v, want 7 models", index, err)
+	}
+	for _, m := range index {
+		if m.Name == "" || m.Version != "1" || m.State != "READY" || m.Reason != "" {
+			t.Errorf("%v, want version 1, READY", m)
+		}
+	}
+}
+
+// ConformanceUnready checks what is said, by a server that was told to go on without a
+// model that does not load (--exit-on-error=false), of that model, broken, whose loader
+// said "weights are missing", and of another one, slow.
+func ConformanceUnready(t *testing.T, address string) {
+	pool, err := tritonclient.New(tritonclient.Options{Replicas: []string{address}, Direct: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	if err := pool.Ready(t.Context()); !errors.Is(err, tritonclient.ErrNotReady) {
+		t.Errorf("Ready: %v, want ErrNotReady", err)
+	}
+	index, err := pool.RepositoryIndex(t.Context())
+	if err != nil || len(index) != 2 {
+		t.Fatalf("index %v, %v, want 2 models", index, err)
+	}
+	if m := index[0]; m.Name != "broken" || m.Version != "1" || m.State != "UNAVAILABLE" || !strings.Contains(m.Reason, "weights are missing") {
+		t.Errorf("index of the broken model: %v", m)
+	}
+	if m := index[1]; m.Name != "slow" || m.Version != "1" || m.State != "READY" {
+		t.Errorf("index of the other model: %v", m)
+	}
+	if _, err := pool.ModelConfig(t.Context(), "broken"); !errors.Is(err, tritonclient.NotFound) || !strings.Contains(err.Error(), "no available versions") {
+		t.Errorf("configuration of the broken model: %v", err)
+	}
+	if err := pool.ModelReady(t.Context(), "broken"); !errors.Is(err, tritonclient.NotFound) {
+		t.Errorf("readiness of the broken model: %v", err)
+	}
+	if config, err := pool.ModelConfig(t.Context(), "slow"); err != nil || config.Name != "slow" {
+		t.Errorf("configuration of the other model: %v, %v", config, err)
+	}
+	if _, err := pool.Infer(t.Context(), sleepFor(time.Millisecond)); err != nil {
+		t.Errorf("a call of the other model: %v", err)
 	}
 }
 

@@ -21,9 +21,13 @@ import (
 // Model is a model of a Server.
 type Model struct {
 	Config *inference.ModelConfig
+	// Version is the one that is served; "" is 1.
+	Version string
+	// Failed, if set, is why no version could be loaded. Such a server is not ready.
+	Failed string
 	// Run gets the inputs in the order of Config.Input, already checked against it,
 	// and returns the outputs in any order. Its error becomes the call's status
-	// (Internal, if it carries none).
+	// (Internal, if it carries none). nil is a model that is only described.
 	Run func(ctx context.Context, inputs []tritonclient.Tensor) ([]tritonclient.Tensor, error)
 }
 

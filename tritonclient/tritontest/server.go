@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math"
 	"net"
+	"path"
 	"slices"
 	"sync"
 	"testing"
@@ -29,6 +30,8 @@ type Server struct {
 
 	mu       sync.Mutex
 	ready    bool
+	version  string
+	closed   map[string]bool // methods
 	script   map[string][]Fault
 	counts   map[string]*inference.ModelStatistics
 	calls    map[string]int
@@ -38,23 +41,29 @@ type Server struct {
 }
 
 // Start serves models on a free loopback port until the test ends. Every model must
-// have a configuration with a name and max_batch_size above 0.
+// have a configuration with a name and, if it can be run, max_batch_size above 0.
 func Start(t testing.TB, models ...Model) *Server {
 	t.Helper()
 	s := &Server{
 		address: "127.0.0.1:0",
 		models:  make(map[string]Model),
 		ready:   true,
+		version: "tritontest",
+		closed:  make(map[string]bool),
 		script:  make(map[string][]Fault),
 		counts:  make(map[string]*inference.ModelStatistics),
 		calls:   make(map[string]int),
 	}
 	for _, m := range models {
-		if m.Config.GetName() == "" || m.Config.MaxBatchSize < 1 {
+		if m.Config.GetName() == "" || m.Run != nil && m.Config.MaxBatchSize < 1 {
 			t.Fatalf("tritontest: a model needs a name and a max_batch_size: %v", m.Config)
 		}
+		if m.Version == "" {
+			m.Version = "1"
+		}
 		s.models[m.Config.Name] = m
-		s.counts[m.Config.Name] = &inference.ModelStatistics{Name: m.Config.Name, Version: "1"}
+		s.ready = s.ready && m.Failed == ""
+		s.counts[m.Config.Name] = &inference.ModelStatistics{Name: m.Config.Name, Version: m.Version}
 	}
 	if err := s.Resume(); err != nil {
 		t.Fatal("tritontest:", err)
@@ -91,6 +100,7 @@ func (s *Server) Resume() error {
 	s.server = grpc.NewServer(
 		grpc.MaxRecvMsgSize(maxMessageBytes), grpc.MaxSendMsgSize(maxMessageBytes),
 		grpc.InitialWindowSize(4<<20), grpc.InitialConnWindowSize(4<<20),
+		grpc.UnaryInterceptor(s.guard),
 	)
 	inference.RegisterGRPCInferenceServiceServer(s.server, s)
 	s.served = make(chan struct{})
@@ -107,6 +117,31 @@ func (s *Server) SetReady(ready bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ready = ready
+}
+
+// SetVersion changes the release that the server says it is.
+func (s *Server) SetVersion(version string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.version = version
+}
+
+// Restrict closes a method, such as "RepositoryIndex", as --grpc-restricted-protocol does
+// for callers without the secret.
+func (s *Server) Restrict(method string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed[method] = true
+}
+
+func (s *Server) guard(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	s.mu.Lock()
+	closed := s.closed[path.Base(info.FullMethod)]
+	s.mu.Unlock()
+	if closed {
+		return nil, status.Error(codes.Unavailable, "This protocol is restricted, expecting header 'triton-grpc-protocol-secret'")
+	}
+	return handle(ctx, request)
 }
 
 // Fault appends to the script of a model: each inference takes the next Fault, and
@@ -135,12 +170,14 @@ func (s *Server) ServerReady(context.Context, *inference.ServerReadyRequest) (*i
 }
 
 func (s *Server) ModelReady(_ context.Context, request *inference.ModelReadyRequest) (*inference.ModelReadyResponse, error) {
-	_, known := s.models[request.Name]
-	return &inference.ModelReadyResponse{Ready: known}, nil
+	m, known := s.models[request.Name]
+	return &inference.ModelReadyResponse{Ready: known && m.Failed == ""}, nil
 }
 
 func (s *Server) ServerMetadata(context.Context, *inference.ServerMetadataRequest) (*inference.ServerMetadataResponse, error) {
-	return &inference.ServerMetadataResponse{Name: "triton", Version: "tritontest",
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &inference.ServerMetadataResponse{Name: "triton", Version: s.version,
 		Extensions: []string{"model_configuration", "binary_tensor_data", "statistics"}}, nil
 }
 
@@ -153,7 +190,7 @@ func (s *Server) ModelMetadata(_ context.Context, request *inference.ModelMetada
 		wire, _ := tritonclient.DatatypeOf(datatype)
 		return &inference.ModelMetadataResponse_TensorMetadata{Name: name, Datatype: string(wire), Shape: append([]int64{-1}, dims...)}
 	}
-	answer := &inference.ModelMetadataResponse{Name: request.Name, Versions: []string{"1"}, Platform: m.Config.Backend}
+	answer := &inference.ModelMetadataResponse{Name: request.Name, Versions: []string{m.Version}, Platform: m.Config.Backend}
 	for _, in := range m.Config.Input {
 		answer.Inputs = append(answer.Inputs, tensor(in.Name, in.DataType, in.Dims))
 	}
@@ -191,9 +228,24 @@ func (s *Server) ModelStatistics(_ context.Context, request *inference.ModelStat
 	return answer, nil
 }
 
+func (s *Server) RepositoryIndex(context.Context, *inference.RepositoryIndexRequest) (*inference.RepositoryIndexResponse, error) {
+	answer := new(inference.RepositoryIndexResponse)
+	for _, name := range slices.Sorted(maps.Keys(s.models)) {
+		index := &inference.RepositoryIndexResponse_ModelIndex{Name: name, Version: s.models[name].Version, State: "READY"}
+		if reason := s.models[name].Failed; reason != "" {
+			index.State, index.Reason = "UNAVAILABLE", reason
+		}
+		answer.Models = append(answer.Models, index)
+	}
+	return answer, nil
+}
+
 // ModelInfer takes the next fault of the model's script, runs the model and answers.
 func (s *Server) ModelInfer(ctx context.Context, request *inference.ModelInferRequest) (*inference.ModelInferResponse, error) {
 	m, err := s.model(request.ModelName)
+	if err == nil && m.Run == nil {
+		err = status.Errorf(codes.Unimplemented, "the model '%s' of this double has nothing to run", request.ModelName)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -239,6 +291,9 @@ func (s *Server) model(name string) (Model, error) {
 	if !ok {
 		return m, status.Errorf(codes.NotFound, "Request for unknown model: '%s' is not found", name)
 	}
+	if m.Failed != "" {
+		return m, status.Errorf(codes.NotFound, "Request for unknown model: '%s' has no available versions", name)
+	}
 	return m, nil
 }
 
@@ -266,7 +321,7 @@ func (s *Server) run(ctx context.Context, m Model, request *inference.ModelInfer
 	counts.ExecutionCount++
 	counts.LastInference = uint64(time.Now().UnixMilli())
 	s.mu.Unlock()
-	response := &inference.ModelInferResponse{ModelName: m.Config.Name, ModelVersion: "1", Id: request.Id}
+	response := &inference.ModelInferResponse{ModelName: m.Config.Name, ModelVersion: m.Version, Id: request.Id}
 	for _, out := range outputs {
 		wanted := func(o *inference.ModelInferRequest_InferRequestedOutputTensor) bool { return o.Name == out.Name }
 		if len(request.Outputs) > 0 && !slices.ContainsFunc(request.Outputs, wanted) {

@@ -17,3 +17,21 @@ func TestConformance(t *testing.T) {
 	}
 	Conformance(t, Target{Address: Start(t, models...).Address()})
 }
+
+func TestConformanceUnready(t *testing.T) {
+	models, err := Models()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var two []Model
+	for _, m := range models {
+		switch m.Config.Name {
+		case "broken":
+			m.Failed = "Internal: RuntimeError: weights are missing"
+			two = append(two, m)
+		case "slow":
+			two = append(two, m)
+		}
+	}
+	ConformanceUnready(t, Start(t, two...).Address())
+}

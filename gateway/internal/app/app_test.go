@@ -3,6 +3,7 @@ package app
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"net"
@@ -14,8 +15,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"go.uber.org/goleak"
+
+	"github.com/facediffuser/facediffuser/gateway/internal/doctor"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -47,6 +51,9 @@ func TestUsageFaults(t *testing.T) {
 		{[]string{"serve", "--max-queue", "many"}, `invalid argument "many" for "--max-queue"`},
 		{[]string{"serve", "--listen", "nowhere", "--log-level=loud"}, "the configuration is wrong:\nlisten: must be host:port, not \"nowhere\"\nlog-level: must be"},
 		{[]string{"serve", "--check-config", "--family", "nowhere"}, "family: open nowhere/pipeline.json: no such file or directory"},
+		{[]string{"doctor", "now"}, `unknown command "now" for "facediffuser doctor"`},
+		{[]string{"doctor", "--triton", "gpu-0", "--step-timeout", "0s"}, "the configuration is wrong:\ntriton: must be host:port, not \"gpu-0\"\nstep-timeout: must be"},
+		{[]string{"doctor", "--triton", "gpu-0:8001", "--family", "nowhere"}, "--family: stat nowhere: no such file or directory"},
 		{[]string{"generate"}, "a prompt is missing"},
 		{[]string{"generate", "a", "woman"}, `2 prompts; quote the prompt: "a woman"`},
 		{[]string{"generate", "--subject", "nobody.png", "a woman <|image|>"}, "open nobody.png: no such file or directory"},
@@ -70,7 +77,7 @@ func TestUsageFaults(t *testing.T) {
 }
 
 func TestHelpAndVersion(t *testing.T) {
-	for _, args := range [][]string{{"--help"}, {"serve", "--help"}, {"generate", "--help"}, {"healthcheck", "--help"}, {"version"}, {"completion", "bash"}} {
+	for _, args := range [][]string{{"--help"}, {"serve", "--help"}, {"generate", "--help"}, {"doctor", "--help"}, {"healthcheck", "--help"}, {"version"}, {"completion", "bash"}} {
 		code, out, errOut := program(t, nil, args...)
 		if code != exitOK || !strings.Contains(out, "facediffuser") || errOut != "" {
 			t.Errorf("%q: exit %d, stdout %q, stderr %q", args, code, out, errOut)
@@ -143,6 +150,36 @@ func TestNoEnvironment(t *testing.T) {
 	}
 }
 
+// TestDoctorUnreachable: no server there is not the command line's fault. Standard output is the report, and nothing else.
+func TestDoctorUnreachable(t *testing.T) {
+	address := freeAddress(t)
+	env := map[string]string{"FACEDIFFUSER_FAMILY": mini, "FACEDIFFUSER_TRITON": address}
+	code, out, errOut := program(t, env, "doctor")
+	want := "FAULT [unreachable] " + address + ": found dial tcp " + address + ": connect: connection refused, want a Triton server. Start it"
+	if code != exitFailure || !strings.Contains(out, "Replica "+address+": does not answer") || !strings.Contains(out, want) {
+		t.Errorf("exit %d, stdout %q", code, out)
+	}
+	if errOut != address+": reading the configurations\nfacediffuser: not everything fits\n" {
+		t.Errorf("stderr %q", errOut)
+	}
+	code, out, errOut = program(t, env, "doctor", "--json", "-q")
+	var report doctor.Report
+	if err := json.Unmarshal([]byte(out), &report); err != nil {
+		t.Fatalf("%v: %q", err, out)
+	}
+	if code != exitFailure || errOut != "facediffuser: not everything fits\n" || report.Fits || len(report.Findings) != 1 || report.Findings[0].Code != doctor.Unreachable {
+		t.Errorf("exit %d, stderr %q, report %+v", code, errOut, report)
+	}
+}
+
+func TestDoctorWithoutEnvironment(t *testing.T) {
+	env := map[string]string{"FACEDIFFUSER_FAMILY": mini, "FACEDIFFUSER_PYTHON": "/nowhere/python", "FACEDIFFUSER_RUN_DIR": t.TempDir()}
+	code, out, errOut := program(t, env, "doctor")
+	if code != exitFailure || out != "" || !strings.Contains(errOut, "/nowhere/python") || !strings.Contains(errOut, "make venv") {
+		t.Errorf("exit %d, stdout %q, stderr %q", code, out, errOut)
+	}
+}
+
 func TestExitCode(t *testing.T) {
 	live := t.Context()
 	ended, cancel := context.WithCancel(live)
@@ -163,41 +200,44 @@ func TestExitCode(t *testing.T) {
 
 var update = flag.Bool("update", false, "rewrite the table of flags in the documentation")
 
-// TestDocumentation holds docs/command-line.md to the flags of generate.
+// TestDocumentation holds docs/command-line.md to the flags of generate and doctor.
 func TestDocumentation(t *testing.T) {
-	const file, begin, end = "../../../docs/command-line.md", "<!-- flags -->\n", "<!-- /flags -->\n"
-	var b strings.Builder
-	b.WriteString("| flag | default | |\n|---|---|---|\n")
-	generateCommand(streams{}).Flags().VisitAll(func(f *pflag.Flag) {
-		name, help := pflag.UnquoteUsage(f)
-		spelling := "--" + f.Name
-		if f.Shorthand != "" {
-			spelling = "-" + f.Shorthand + ", " + spelling
-		}
-		if name != "" {
-			spelling += " " + name
-		}
-		value := strings.Trim(f.DefValue, "[]")
-		if value != "" {
-			value = "`" + value + "`"
-		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", spelling, value, help)
-	})
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	head, rest, ok := strings.Cut(string(text), begin)
-	table, tail, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		t.Fatalf("%s has no %q … %q", file, begin, end)
-	}
-	if diff := cmp.Diff(b.String(), table); diff != "" {
-		if *update && os.Getenv("CI") == "" {
-			if err := os.WriteFile(file, []byte(head+begin+b.String()+end+tail), 0o600); err != nil {
-				t.Fatal(err)
+	const file = "../../../docs/command-line.md"
+	for _, c := range []*cobra.Command{generateCommand(streams{}), doctorCommand(streams{})} {
+		begin, end := "<!-- flags of "+c.Name()+" -->\n", "<!-- /flags of "+c.Name()+" -->\n"
+		var b strings.Builder
+		b.WriteString("| flag | default | |\n|---|---|---|\n")
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			name, help := pflag.UnquoteUsage(f)
+			spelling := "--" + f.Name
+			if f.Shorthand != "" {
+				spelling = "-" + f.Shorthand + ", " + spelling
 			}
+			if name != "" {
+				spelling += " " + name
+			}
+			value := strings.Trim(f.DefValue, "[]")
+			if value != "" {
+				value = "`" + value + "`"
+			}
+			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", spelling, value, help)
+		})
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
 		}
-		t.Errorf("table of flags differs (go test -update rewrites it):\n%s", diff)
+		head, rest, ok := strings.Cut(string(text), begin)
+		table, tail, ok2 := strings.Cut(rest, end)
+		if !ok || !ok2 {
+			t.Fatalf("%s has no %q … %q", file, begin, end)
+		}
+		if diff := cmp.Diff(b.String(), table); diff != "" {
+			if *update && os.Getenv("CI") == "" {
+				if err := os.WriteFile(file, []byte(head+begin+b.String()+end+tail), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			t.Errorf("table of flags differs (go test -update rewrites it):\n%s", diff)
+		}
 	}
 }

@@ -6,5 +6,6 @@
 //	generate.go     facediffuser generate: what is asked for and where it goes
 //	client.go       a picture through the HTTP API
 //	progress.go     what generate shows while it works
+//	doctor.go       facediffuser doctor
 //	healthcheck.go  facediffuser healthcheck
 package app

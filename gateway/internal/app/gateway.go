@@ -70,11 +70,8 @@ func startGateway(ctx context.Context, settings *config.Config, s streams) (g *g
 	}
 	replicas := settings.Triton
 	if len(replicas) == 0 {
-		g.triton, err = localtriton.Start(ctx, localtriton.Config{
-			Python: settings.Python, ModelsDir: g.family.ModelsDir(), RunDir: settings.RunDir, Logger: g.log,
-		})
-		if err != nil {
-			return g, fmt.Errorf("%w (`make venv` makes the environment; --triton names servers that run elsewhere)", err)
+		if g.triton, err = startTriton(ctx, settings, g.family.ModelsDir(), g.log); err != nil {
+			return g, err
 		}
 		replicas = []string{g.triton.Address()}
 	}
@@ -94,7 +91,7 @@ func startGateway(ctx context.Context, settings *config.Config, s streams) (g *g
 		optional = []string{networks.SafetyChecker}
 	}
 	g.models = slices.Concat(networks.Models, optional)
-	served := networks.New(g.pool, settings.StepTimeout, optional...)
+	served := networks.New(g.pool, g.family, settings.StepTimeout, optional...)
 	g.pipeline, err = pipeline.New(pipeline.Options{
 		Family: g.family, Tokenizer: words, MaxRunning: settings.MaxRunning, Version: version(),
 		Networks: served, Safety: safety, SafetyChecker: served,
@@ -117,6 +114,15 @@ func startGateway(ctx context.Context, settings *config.Config, s streams) (g *g
 	g.server = httpapi.NewServer(handler, g.log)
 	go func() { g.failed <- g.server.Serve(g.listener) }()
 	return g, nil
+}
+
+// startTriton starts a Triton of our own over a folder of models.
+func startTriton(ctx context.Context, settings *config.Config, models string, log *slog.Logger) (*localtriton.Server, error) {
+	server, err := localtriton.Start(ctx, localtriton.Config{Python: settings.Python, ModelsDir: models, RunDir: settings.RunDir, Logger: log})
+	if err != nil {
+		return nil, fmt.Errorf("%w (`make venv` makes the environment; --triton names servers that run elsewhere)", err)
+	}
+	return server, nil
 }
 
 // url is how a program of this machine reaches the gateway.

@@ -2,6 +2,7 @@ package app
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,6 +23,7 @@ import (
 	"github.com/facediffuser/facediffuser/gateway/internal/httpapi"
 	"github.com/facediffuser/facediffuser/gateway/internal/picture"
 	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
+	"github.com/facediffuser/facediffuser/sampler"
 )
 
 // formats are the output formats by file extension.
@@ -53,13 +55,14 @@ type generation struct {
 // requestFlags are the flags that are fields of the HTTP API under another spelling.
 var requestFlags = []struct{ flag, field, placeholder, help string }{
 	{"seed", "seed", "number", "0 to 4294967295; picture k of several uses seed + k (default: a random one, which is printed)"},
+	{"scheduler", "scheduler", "name", "ddim, pndm or dpmpp_2m (default: the family's)"},
 	{"steps", "num_inference_steps", "number", "denoising steps (default: the family's)"},
 	{"guidance-scale", "guidance_scale", "number", "how strongly the prompt leads (default: the family's)"},
 	{"start-merge-step", "start_merge_step", "step", "last step of scene construction; -1: none (default: the family's share of the steps)"},
 	{"final-step", "final_step", "step", "last step of subject-scene fusion; -1: none (default: the family's share of the steps)"},
 	{"negative-prompt", "negative_prompt", "text", "what the scene should not show"},
 	{"size", "size", "WIDTHxHEIGHT", "size of the picture (default: what the family serves)"},
-	{"quality", "quality", "name", "low, medium or high: a number of steps"},
+	{"quality", "quality", "name", "low, medium or high: a scheduler and a number of steps"},
 	{"input-fidelity", "input_fidelity", "name", "low or high: the share of the steps that the subjects get"},
 }
 
@@ -273,6 +276,7 @@ func (g *generation) repeat(fields map[string]string) error {
 	fields["model"] = p.Model
 	fields["prompt"] = p.Prompt
 	fields["seed"] = strconv.FormatUint(uint64(p.Seed), 10)
+	fields["scheduler"] = cmp.Or(p.Scheduler, sampler.DDIM) // what made pictures that do not say, before there was a choice
 	fields["num_inference_steps"] = strconv.Itoa(p.Steps)
 	fields["guidance_scale"] = strconv.FormatFloat(p.GuidanceScale, 'g', -1, 64)
 	fields["size"] = fmt.Sprintf("%dx%d", p.Width, p.Height)
@@ -282,11 +286,16 @@ func (g *generation) repeat(fields map[string]string) error {
 	if p.Eta != 0 {
 		fields["eta"] = strconv.FormatFloat(p.Eta, 'g', -1, 64)
 	}
-	// A quality is a number of steps, and the bounds count steps: what the user changes replaces what depends on it.
+	// A quality is a scheduler and a number of steps, eta is one scheduler's, and the bounds count iterations: what the user changes
+	// replaces what depends on it.
 	if g.flags.Changed("quality") {
+		delete(fields, "scheduler")
 		delete(fields, "num_inference_steps")
 	}
-	if p.Subjects > 0 && !g.flags.Changed("steps") && !g.flags.Changed("quality") && !g.flags.Changed("input-fidelity") {
+	if g.flags.Changed("quality") || g.flags.Changed("scheduler") {
+		delete(fields, "eta")
+	}
+	if p.Subjects > 0 && !slices.ContainsFunc([]string{"scheduler", "steps", "quality", "input-fidelity"}, g.flags.Changed) {
 		fields["start_merge_step"] = strconv.Itoa(p.StartMergeStep)
 		fields["final_step"] = strconv.Itoa(p.FinalStep)
 	}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/facediffuser/facediffuser/gateway/internal/config"
+	"github.com/facediffuser/facediffuser/gateway/internal/doctor"
 	"github.com/facediffuser/facediffuser/gateway/internal/picture"
 	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
 )
@@ -188,6 +189,41 @@ func TestWholeProgram(t *testing.T) {
 		}
 	})
 
+	t.Run("schedulers", func(t *testing.T) {
+		args := []string{"-s", alice, "--steps", "4", "--seed", "5", "a woman <|image|> on the beach"}
+		made := map[string][]byte{}
+		for scheduler, c := range map[string]struct {
+			file string
+			last string // line of progress
+		}{
+			"ddim": {"ddim.png", "step 4 of 4 "}, "pndm": {"pndm.jpg", "step 5 of 5 "}, "dpmpp_2m": {"dpmpp_2m.webp", "step 4 of 4 "},
+		} {
+			_, stderr := generate(0, append([]string{"--scheduler", scheduler, "-o", in(c.file)}, args...)...)
+			if !strings.Contains(stderr, c.last) {
+				t.Errorf("%s: progress is %q, want %q", scheduler, stderr, c.last)
+			}
+			p := parameters(t, in(c.file))
+			if p.Scheduler != scheduler || p.Steps != 4 {
+				t.Errorf("%s carries %+v", c.file, p)
+			}
+			again := "again-" + c.file
+			generate(0, "--from", in(c.file), "-s", alice, "-o", in(again), "-q")
+			if !bytes.Equal(read(t, in(c.file)), read(t, in(again))) {
+				t.Errorf("--from made another picture of %s", c.file)
+			}
+			generate(0, "--from", in(c.file), "-s", alice, "-o", in(scheduler+".png"), "-q", "-f")
+			made[scheduler] = read(t, in(scheduler+".png"))
+		}
+		if bytes.Equal(made["ddim"], made["pndm"]) || bytes.Equal(made["ddim"], made["dpmpp_2m"]) {
+			t.Error("two schedulers made one picture")
+		}
+		// From PNDM's 5 iterations to another scheduler's 4: the stage bounds go, or they might lie past the end.
+		generate(0, "--from", in("pndm.jpg"), "-s", alice, "-o", in("other-scheduler.png"), "--scheduler", "dpmpp_2m")
+		if p := parameters(t, in("other-scheduler.png")); p.Scheduler != "dpmpp_2m" || p.Steps != 4 || p.Seed != 5 {
+			t.Errorf("--from with another scheduler carries %+v", p)
+		}
+	})
+
 	t.Run("several", func(t *testing.T) {
 		_, stderr := generate(0, "-s", alice, "-s", bob, "-n", "2", "-o", in("pair.webp"), "--steps", "4", "--seed", "4294967295", "a woman <|image|> and a man <|image|> on the beach")
 		for _, want := range []string{in("pair-0.webp") + " (seed 4294967295)", in("pair-1.webp") + " (seed 0)"} {
@@ -212,6 +248,7 @@ func TestWholeProgram(t *testing.T) {
 			"1 marker <|image|>, but there are 2": {"-s", alice, "-s", bob, "a woman <|image|> in the city"},
 			"num_inference_steps is 0":            {"--steps", "0", "a woman"},
 			"num_inference_steps":                 {"--steps", "many", "a woman"},
+			"must be ddim, pndm or dpmpp_2m":      {"--scheduler", "euler", "a woman"},
 			"size 3x3 is not served":              {"--size", "3x3", "a woman"},
 			"start_merge_step is a field of":      {"--start-merge-step", "2", "a woman"},
 		} {
@@ -259,32 +296,65 @@ func TestWholeProgram(t *testing.T) {
 	})
 }
 
-// smallFamily is mini with a vocabulary of a few words.
-func smallFamily(t *testing.T) string {
+// likeMini is a folder whose files are mini's. Each is a link of its own, so that a test can put another in its place.
+func likeMini(t *testing.T) (in func(name string) string) {
 	t.Helper()
 	dir := t.TempDir()
+	in = func(name string) string { return filepath.Join(dir, name) }
 	for _, name := range []string{"models", "tokenizer"} {
-		target, err := filepath.Abs(filepath.Join(mini, name))
+		entries, err := os.ReadDir(filepath.Join(mini, name))
 		if err == nil {
-			err = os.Symlink(target, filepath.Join(dir, name))
+			err = os.Mkdir(in(name), 0o700)
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
+		for _, e := range entries {
+			link(t, filepath.Join(mini, name, e.Name()), in(filepath.Join(name, e.Name())))
+		}
 	}
-	var description map[string]any
-	if err := json.Unmarshal(read(t, filepath.Join(mini, "pipeline.json")), &description); err != nil {
-		t.Fatal(err)
-	}
-	description["vocabulary"] = map[string][]string{"places": {"in a room"}, "other words": {"with", "the"}}
-	text, err := json.Marshal(description)
+	link(t, filepath.Join(mini, "pipeline.json"), in("pipeline.json"))
+	return in
+}
+
+func link(t *testing.T, to, name string) {
+	t.Helper()
+	target, err := filepath.Abs(to)
 	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, "pipeline.json"), text, 0o600)
+		err = os.Symlink(target, name)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return dir
+}
+
+// replace puts text in the place of a link.
+func replace(t *testing.T, name string, text []byte) {
+	t.Helper()
+	err := os.Remove(name)
+	if err == nil {
+		err = os.WriteFile(name, text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// smallFamily is mini with a vocabulary of a few words.
+func smallFamily(t *testing.T) string {
+	t.Helper()
+	in := likeMini(t)
+	var description map[string]any
+	if err := json.Unmarshal(read(t, in("pipeline.json")), &description); err != nil {
+		t.Fatal(err)
+	}
+	description["vocabulary"] = map[string][]string{"places": {"in a room"}, "other words": {"with", "the"}}
+	text, err := json.Marshal(description)
+	if err != nil {
+		t.Fatal(err)
+	}
+	replace(t, in("pipeline.json"), text)
+	return in(".")
 }
 
 // TestGenerateByItself makes a picture without any gateway running: the command brings its own. It passes the warning on of a word that
@@ -302,6 +372,86 @@ func TestGenerateByItself(t *testing.T) {
 	}
 	if !regexp.MustCompile(`facediffuser: warning: mini .*: "zebra"\.`).MatchString(stderr.String()) {
 		t.Errorf("no warning of the zebra, and of nothing else: %s", &stderr)
+	}
+}
+
+// diagnose runs doctor on a local Triton.
+func diagnose(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	env := environment(t)
+	var out, errOut bytes.Buffer
+	err := Run(t.Context(), append([]string{"doctor", "--run-dir", t.TempDir()}, args...), env, &out, &errOut)
+	return ExitCode(t.Context(), err), out.String(), errOut.String()
+}
+
+// TestDoctor: mini fits on a real Triton, and is measured.
+func TestDoctor(t *testing.T) {
+	code, out, errOut := diagnose(t, "--json")
+	var report doctor.Report
+	if err := json.Unmarshal([]byte(out), &report); err != nil {
+		t.Fatalf("%v: %q", err, out)
+	}
+	if code != exitOK || !report.Fits || len(report.Findings) != 0 || report.Family.Name != "mini" || len(report.Replicas) != 1 {
+		t.Fatalf("exit %d, %+v\n%s", code, report, errOut)
+	}
+	r := report.Replicas[0]
+	if !r.Ready || r.Triton != "2.51.0" || r.RoundTrip <= 0 || r.RoundTrip > 1 || len(r.Models) != 6 || *r.Sizes != (doctor.Sizes{
+		Tokens: 77, Width: 128, Subjects: 4, Reference: 64, Latents: [3]int{4, 16, 16}, Picture: [2]int{128, 128}}) {
+		t.Errorf("replica %+v, sizes %+v", r, r.Sizes)
+	}
+	for _, m := range r.Models {
+		if len(m.Versions) != 1 || m.Versions[0] != "1" || m.Backend != "python" || m.MaxBatchSize != 8 || !m.DynamicBatching || m.Instances != "1 on CPU" {
+			t.Errorf("model %+v", m)
+		}
+	}
+	if m := r.Measured; m == nil || len(m.TDM) != 3 || len(m.SDM) != 3 || m.TDM[2].Rows != 8 || m.VAEDecoder <= 0 || m.Both < m.TDM[0].Seconds {
+		t.Errorf("measured %+v", m)
+	}
+	for i, p := range r.Predicted {
+		if p.Seconds <= 0 || p.PerHour <= 0 || p.PerHour != report.Fleet.Predicted[i].PerHour {
+			t.Errorf("prediction %+v", p)
+		}
+	}
+	for _, want := range []string{"starting a local Triton", "6 of 6 models are loaded\n", "measuring unet_sdm, 8 rows\n"} {
+		if !strings.Contains(errOut, want) {
+			t.Errorf("progress lacks %q: %s", want, errOut)
+		}
+	}
+}
+
+// TestDoctorOfAnotherTokenizer: a real text_encoder refuses an id that it has no embedding of.
+func TestDoctorOfAnotherTokenizer(t *testing.T) {
+	in := likeMini(t)
+	vocabulary := read(t, in("tokenizer/vocab.json"))
+	replace(t, in("tokenizer/vocab.json"), append(bytes.TrimSuffix(bytes.TrimSpace(vocabulary), []byte("}")), `, "one more</w>": 49408}`...))
+	code, out, errOut := diagnose(t, "--family", in("."), "-q")
+	if code != exitFailure || errOut != "facediffuser: not everything fits\n" {
+		t.Errorf("exit %d, stderr %q", code, errOut)
+	}
+	for _, want := range []string{`FAULT \[token_ids\] 127\.0\.0\.1:\d+ text_encoder input input_ids: found .*idx=49408.*, want ids up to 49408, `, "  1 fault  text_encoder ", "  ok       unet_tdm "} {
+		if !regexp.MustCompile(want).MatchString(out) {
+			t.Errorf("no %q in %s", want, out)
+		}
+	}
+}
+
+// TestDoctorOfModelThatDoesNotLoad: the local Triton ends, and the report says why.
+func TestDoctorOfModelThatDoesNotLoad(t *testing.T) {
+	in := likeMini(t)
+	config := read(t, in("models/unet_sdm/config.pbtxt"))
+	err := os.RemoveAll(in("models")) // a link each; no other model has to load for this
+	if err == nil {
+		err = os.MkdirAll(in("models/unet_sdm"), 0o700)
+	}
+	if err == nil {
+		err = os.WriteFile(in("models/unet_sdm/config.pbtxt"), append(config, "max_batch_sise: 8\n"...), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, out, errOut := diagnose(t, "--family", in("."), "--no-measure")
+	if code != exitFailure || strings.Contains(errOut, "level=") || !regexp.MustCompile(`FAULT \[local_triton\] the local Triton: found it does not start: .*max_batch_sise.* Mend that model; the whole log is .*triton\.log\.\n1 fault, `).MatchString(out) {
+		t.Errorf("exit %d, stdout %s, stderr %s", code, out, errOut)
 	}
 }
 

@@ -5,6 +5,7 @@
 package family
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/facediffuser/facediffuser/sampler"
 )
@@ -39,7 +41,7 @@ type Family struct {
 
 	Defaults      Defaults               `json:"defaults"`
 	Limits        Limits                 `json:"limits"`
-	Quality       map[string]int         `json:"quality"`
+	Quality       map[string]Preset      `json:"quality"`
 	InputFidelity map[string]StageBounds `json:"input_fidelity"`
 
 	// PreviewMatrix and PreviewBias map the 4 channels of a predicted clean
@@ -60,10 +62,17 @@ type Family struct {
 
 // Defaults are the settings of a request that says nothing.
 type Defaults struct {
+	Scheduler     string  `json:"scheduler"` // of package sampler
 	Steps         int     `json:"num_inference_steps"`
 	GuidanceScale float64 `json:"guidance_scale"`
 	Eta           float64 `json:"eta"`
 	StageBounds
+}
+
+// Preset is what a quality stands for.
+type Preset struct {
+	Scheduler string `json:"scheduler"` // pipeline.json may leave out the default one
+	Steps     int    `json:"num_inference_steps"`
 }
 
 // StageBounds are the inclusive ends of scene construction and of
@@ -73,11 +82,11 @@ type StageBounds struct {
 	Final      float64 `json:"final_fraction"`
 }
 
-// Steps gives the bounds as step indices of a loop of n steps. Rounding is
-// half to even, as Python's round in the released script; the last stage
-// bound never passes the last step.
-func (b StageBounds) Steps(n int) (startMerge, final int) {
-	final = min(int(math.RoundToEven(b.Final*float64(n))), n-1)
+// Steps gives the bounds as indices of a loop's iterations, which may be more
+// than num_inference_steps = n. Rounding is half to even, as Python's round in
+// the released script; the last stage bound never passes the last iteration.
+func (b StageBounds) Steps(n, iterations int) (startMerge, final int) {
+	final = min(int(math.RoundToEven(b.Final*float64(n))), iterations-1)
 	startMerge = min(int(math.RoundToEven(b.StartMerge*float64(n))), final)
 	return startMerge, final
 }
@@ -112,6 +121,10 @@ func read(r io.Reader) (*Family, error) {
 	if err := decoder.Decode(f); err != nil {
 		return nil, err
 	}
+	for name, preset := range f.Quality {
+		preset.Scheduler = cmp.Or(preset.Scheduler, f.Defaults.Scheduler)
+		f.Quality[name] = preset
+	}
 	if err := f.validate(); err != nil {
 		return nil, err
 	}
@@ -141,23 +154,32 @@ func (f *Family) validate() error {
 	l := f.Limits
 	check(l.MaxSteps >= 1, "limits.max_inference_steps is %d, want at least 1", l.MaxSteps)
 	if schedule != nil && l.MaxSteps >= 1 {
-		_, err := schedule.DDIM(l.MaxSteps, 0)
+		_, err := schedule.Solver(sampler.DDIM, l.MaxSteps, 0)
 		check(err == nil, "limits.max_inference_steps: %v", err)
 	}
 	check(l.MinGuidanceScale <= l.MaxGuidanceScale, "limits: min_guidance_scale %v is above max_guidance_scale %v", l.MinGuidanceScale, l.MaxGuidanceScale)
 	d := f.Defaults
+	scheduler := func(name, scheduler string) {
+		check(slices.Contains(sampler.Schedulers(), scheduler), "%s is %q, want one of %s", name, scheduler, strings.Join(sampler.Schedulers(), ", "))
+	}
+	scheduler("defaults.scheduler", d.Scheduler)
 	check(d.Steps >= 1 && d.Steps <= l.MaxSteps, "defaults.num_inference_steps is %d, want 1 to %d", d.Steps, l.MaxSteps)
 	check(d.GuidanceScale >= l.MinGuidanceScale && d.GuidanceScale <= l.MaxGuidanceScale,
 		"defaults.guidance_scale is %v, want %v to %v", d.GuidanceScale, l.MinGuidanceScale, l.MaxGuidanceScale)
 	check(d.Eta >= 0 && d.Eta <= 1, "defaults.eta is %v, want 0 to 1", d.Eta)
+	check(d.Eta == 0 || d.Scheduler == sampler.DDIM, "defaults.eta is %v, want 0: only the scheduler %s adds noise", d.Eta, sampler.DDIM)
 	bounds := func(name string, b StageBounds) {
 		check(b.StartMerge >= 0 && b.StartMerge <= b.Final && b.Final <= 1,
 			"%s: want 0 ≤ start_merge_fraction ≤ final_fraction ≤ 1, got %v and %v", name, b.StartMerge, b.Final)
 	}
 	bounds("defaults", d.StageBounds)
 	for _, name := range []string{"low", "medium", "high"} {
-		steps, ok := f.Quality[name]
-		check(ok && steps >= 1 && steps <= l.MaxSteps, "quality.%s is %d, want 1 to %d", name, steps, l.MaxSteps)
+		preset, ok := f.Quality[name]
+		check(ok, "quality.%s is missing", name)
+		if ok {
+			check(preset.Steps >= 1 && preset.Steps <= l.MaxSteps, "quality.%s.num_inference_steps is %d, want 1 to %d", name, preset.Steps, l.MaxSteps)
+			scheduler("quality."+name+".scheduler", preset.Scheduler)
+		}
 	}
 	for _, name := range []string{"low", "high"} {
 		b, ok := f.InputFidelity[name]

@@ -2,6 +2,7 @@ package httpapi_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"image"
@@ -40,9 +41,11 @@ type fake struct {
 func newFake() *fake {
 	f := &fake{safety: pipeline.SafetyOff, family: family.Family{
 		Name: "mini", Aliases: []string{"face-diffuser"}, Created: 1700000000, WeightsSHA256: strings.Repeat("0", 64),
-		Defaults: family.Defaults{Steps: 6, GuidanceScale: 5, StageBounds: family.StageBounds{StartMerge: 0.3, Final: 0.6}},
+		Defaults: family.Defaults{Scheduler: "ddim", Steps: 6, GuidanceScale: 5, StageBounds: family.StageBounds{StartMerge: 0.3, Final: 0.6}},
 		Limits:   family.Limits{MaxSteps: 100, MinGuidanceScale: 1, MaxGuidanceScale: 20},
-		Quality:  map[string]int{"low": 4, "medium": 6, "high": 8},
+		Quality: map[string]family.Preset{
+			"low": {Scheduler: "dpmpp_2m", Steps: 4}, "medium": {Scheduler: "ddim", Steps: 6}, "high": {Scheduler: "ddim", Steps: 8},
+		},
 		InputFidelity: map[string]family.StageBounds{
 			"low": {StartMerge: 0.4, Final: 0.7}, "high": {StartMerge: 0.2, Final: 0.5},
 		},
@@ -68,7 +71,8 @@ func (f *fake) Prepare(_ context.Context, p pipeline.Params, subjects []*picture
 		return nil, err
 	}
 	r := &pipeline.Request{
-		N: max(p.N, 1), Steps: f.family.Defaults.Steps, Quality: "auto", Previews: p.Previews, FusionMap: p.FusionMap,
+		N: max(p.N, 1), Scheduler: cmp.Or(p.Scheduler, f.family.Defaults.Scheduler), Steps: f.family.Defaults.Steps, Quality: "auto",
+		Previews: p.Previews, FusionMap: p.FusionMap,
 		Width: d.Width, Height: d.Height, Subjects: subjects, PromptUsed: p.Prompt, Seed: 3407, GuidanceScale: 5,
 		Plan: fusion.Plan{Steps: 6, StartMergeStep: 1, FinalStep: 3},
 	}
@@ -130,7 +134,7 @@ func (f *fake) Generate(ctx context.Context, r *pipeline.Request, observe func(p
 		}
 		results[k] = pipeline.Result{
 			Picture: flat, NSFW: nsfw, Seed: seed, Fusion: []pipeline.FusionStep{{Step: 2, SDMShare: 0.5}, {Step: 3, SDMShare: 0.25}},
-			Parameters: pipeline.Parameters{Model: "mini", Prompt: r.PromptUsed, Seed: seed, Steps: r.Steps, Subjects: len(r.Subjects), Width: 8, Height: 8, NSFW: nsfw != nil && *nsfw},
+			Parameters: pipeline.Parameters{Model: "mini", Prompt: r.PromptUsed, Seed: seed, Scheduler: r.Scheduler, Steps: r.Steps, Subjects: len(r.Subjects), Width: 8, Height: 8, NSFW: nsfw != nil && *nsfw},
 			Timings:    pipeline.Timings{Total: 3 * time.Second, Queued: time.Second, Networks: 2 * time.Second},
 		}
 		if r.FusionMap {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/facediffuser/facediffuser/gateway/internal/picture"
 	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
+	"github.com/facediffuser/facediffuser/sampler"
 )
 
 // endpoint is one of the two ways to ask for pictures.
@@ -122,6 +123,7 @@ var fields = []field{
 	// This gateway's own.
 	text("negative_prompt", func(in *input) *string { return &in.params.NegativePrompt }),
 	integer("seed", both, 0, math.MaxUint32, func(in *input, n int) { seed := uint32(n); in.params.Seed = &seed }),
+	oneOf("scheduler", both, func(in *input) *string { return &in.params.Scheduler }, sampler.Schedulers()...),
 	integer("num_inference_steps", both, math.MinInt32, math.MaxInt32, func(in *input, n int) { in.params.Steps = &n }),
 	number("guidance_scale", both, func(in *input, x float64) { in.params.GuidanceScale = &x }),
 	number("eta", both, func(in *input, x float64) { in.params.Eta = &x }),

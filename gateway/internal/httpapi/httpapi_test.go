@@ -10,6 +10,7 @@ import (
 	"io"
 	"mime/multipart"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -135,7 +136,7 @@ func TestEdit(t *testing.T) {
 	resp, data := g.edit(t,
 		part{"image[]", alice, "a.png"}, part{"n", "2", ""}, part{"image[]", alice, "b.png"}, part{"seed", "42", ""},
 		part{"prompt", "long tale of a man <|image|> and a woman <|image|>", ""}, part{"return_fusion_map", "true", ""},
-		part{"user", "u1", ""}, part{"response_format", "b64_json", ""}, part{"model", "face-diffuser", ""}, part{"size", "", ""})
+		part{"user", "u1", ""}, part{"response_format", "b64_json", ""}, part{"model", "face-diffuser", ""}, part{"size", "", ""}, part{"scheduler", "dpmpp_2m", ""})
 	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "application/json" {
 		t.Fatalf("%d %v: %s", resp.StatusCode, resp.Header, data)
 	}
@@ -156,7 +157,7 @@ func TestEdit(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if p := decode[pipeline.Parameters](t, parameters); p.Seed != 42+uint32(k) || p.Subjects != 2 {
+		if p := decode[pipeline.Parameters](t, parameters); p.Seed != 42+uint32(k) || p.Subjects != 2 || p.Scheduler != "dpmpp_2m" {
 			t.Errorf("picture %d carries %+v", k, p)
 		}
 		if !bytes.Contains(file, []byte("trainedAlgorithmicMedia")) {
@@ -181,7 +182,7 @@ func TestEdit(t *testing.T) {
 		FaceDiffuser: httpapi.Details{
 			PromptUsed: "long tale of a man <|image|> and a woman <|image|>",
 			Warnings:   []pipeline.Warning{{Param: "prompt", Message: "the prompt was cut"}},
-			Parameters: pipeline.Parameters{Model: "mini", Prompt: "long tale of a man <|image|> and a woman <|image|>", Subjects: 2, Seed: 42, Steps: 6, Width: 8, Height: 8},
+			Parameters: pipeline.Parameters{Model: "mini", Prompt: "long tale of a man <|image|> and a woman <|image|>", Subjects: 2, Seed: 42, Scheduler: "dpmpp_2m", Steps: 6, Width: 8, Height: 8},
 			Images:     []httpapi.ImageDetails{detail(42), detail(43)},
 		},
 	}
@@ -194,12 +195,12 @@ func TestEditJSON(t *testing.T) {
 	g := serve(t, newFake())
 	url := "data:image/png;base64," + base64.StdEncoding.EncodeToString(face(t))
 	resp, data := g.json(t, "/v1/images/edits", fmt.Sprintf(
-		`{"images": [{"image_url": %q}, {"image_url": %q}], "prompt": "<|image|> <|image|>", "seed": null, "guidance_scale": 3.5, "stream": false}`, url, url))
+		`{"images": [{"image_url": %q}, {"image_url": %q}], "prompt": "<|image|> <|image|>", "seed": null, "guidance_scale": 3.5, "scheduler": "pndm", "stream": false}`, url, url))
 	if resp.StatusCode != http.StatusOK {
 		t.Fatalf("%d: %s", resp.StatusCode, data)
 	}
 	matchesDocument(t, resp, data)
-	if got := decode[httpapi.ImagesResponse](t, data); got.FaceDiffuser.Parameters.Subjects != 2 {
+	if got := decode[httpapi.ImagesResponse](t, data); got.FaceDiffuser.Parameters.Subjects != 2 || got.FaceDiffuser.Parameters.Scheduler != "pndm" {
 		t.Errorf("%+v", got.FaceDiffuser)
 	}
 }
@@ -258,6 +259,7 @@ func TestBadForms(t *testing.T) {
 		{[]part{alice, prompt, {"size", "big", ""}}, 400, "size", "invalid_value", "this family serves 8x8"},
 		{[]part{alice, prompt, {"size", "512x512", ""}}, 400, "size", "invalid_value", "not served"},
 		{[]part{alice, prompt, {"quality", "best", ""}}, 400, "quality", "invalid_value", "low, medium, high or auto"},
+		{[]part{alice, prompt, {"scheduler", "euler", ""}}, 400, "scheduler", "invalid_value", `must be ddim, pndm or dpmpp_2m, not "euler"`},
 		{[]part{alice, prompt, {"output_format", "gif", ""}}, 400, "output_format", "unsupported_value", "gif is not supported"},
 		{[]part{alice, prompt, {"output_compression", "50", ""}}, 400, "output_compression", "invalid_value", "works on jpeg"},
 		{[]part{alice, prompt, {"response_format", "url", ""}}, 400, "response_format", "unsupported_value", "b64_json"},
@@ -394,6 +396,23 @@ func TestPathsAndMethods(t *testing.T) {
 		if !bytes.Contains(data, []byte(want)) {
 			t.Errorf("no %s in the metrics", want)
 		}
+	}
+}
+
+// TestSchedulersAreCapabilities: which there are, the family's, and those of a quality.
+func TestSchedulersAreCapabilities(t *testing.T) {
+	f := newFake()
+	f.family.Defaults = family.Defaults{Scheduler: "pndm", Steps: 6, StageBounds: family.StageBounds{StartMerge: 0.5, Final: 1}}
+	g := serve(t, f)
+	resp, data := g.do(t, "GET", "/v1/capabilities", "", nil)
+	matchesDocument(t, resp, data)
+	got := decode[httpapi.Capabilities](t, data).Families[0]
+	if !slices.Equal(got.Schedulers, []string{"ddim", "pndm", "dpmpp_2m"}) || got.Quality["low"] != (family.Preset{Scheduler: "dpmpp_2m", Steps: 4}) {
+		t.Errorf("schedulers %v, quality %+v", got.Schedulers, got.Quality)
+	}
+	// Bounds that are shares of 6 steps, in a loop of 7 iterations.
+	if d := got.Defaults; d.Scheduler != "pndm" || d.StartMergeStep != 3 || d.FinalStep != 6 {
+		t.Errorf("defaults %+v", d)
 	}
 }
 

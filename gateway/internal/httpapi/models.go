@@ -8,6 +8,7 @@ import (
 
 	"github.com/facediffuser/facediffuser/gateway/internal/family"
 	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
+	"github.com/facediffuser/facediffuser/sampler"
 )
 
 // Model is a family as the OpenAI API lists it.
@@ -70,9 +71,10 @@ type FamilyCapabilities struct {
 	// Sizes and MaxSubjects come from the networks: null while they cannot be reached.
 	Sizes         []string                      `json:"sizes"`
 	MaxSubjects   *int                          `json:"max_subjects"`
+	Schedulers    []string                      `json:"schedulers"`
 	Defaults      CapabilityDefaults            `json:"defaults"`
 	Limits        family.Limits                 `json:"limits"`
-	Quality       map[string]int                `json:"quality"`        // number of steps
+	Quality       map[string]family.Preset      `json:"quality"`
 	InputFidelity map[string]family.StageBounds `json:"input_fidelity"` // stage bounds as fractions of the steps
 }
 
@@ -97,10 +99,10 @@ func (s *server) capabilities(c *gin.Context) {
 	f := s.Pipeline.Family()
 	answer := FamilyCapabilities{
 		Name: f.Name, Aliases: append([]string{}, f.Aliases...), Description: f.Description, License: f.License,
-		Weights: f.WeightsSHA256, Limits: f.Limits, Quality: f.Quality, InputFidelity: f.InputFidelity,
+		Weights: f.WeightsSHA256, Schedulers: sampler.Schedulers(), Limits: f.Limits, Quality: f.Quality, InputFidelity: f.InputFidelity,
 		Defaults: CapabilityDefaults{Defaults: f.Defaults},
 	}
-	answer.Defaults.StartMergeStep, answer.Defaults.FinalStep = f.Defaults.StageBounds.Steps(f.Defaults.Steps)
+	answer.Defaults.StartMergeStep, answer.Defaults.FinalStep = f.Defaults.StageBounds.Steps(f.Defaults.Steps, sampler.Iterations(f.Defaults.Scheduler, f.Defaults.Steps))
 	if dims, err := s.Pipeline.Dimensions(c.Request.Context()); err == nil {
 		answer.Sizes, answer.MaxSubjects = sizes(dims), &dims.Subjects
 	}

@@ -48,7 +48,7 @@ type ProgressEvent struct {
 	CreatedAt  int64  `json:"created_at"`
 	ImageIndex int    `json:"image_index"`
 	Step       int    `json:"step"`  // done, 1 … steps
-	Steps      int    `json:"steps"` // num_inference_steps
+	Steps      int    `json:"steps"` // of the loop: num_inference_steps, or one more
 	Stage      string `json:"stage"`
 }
 

@@ -163,7 +163,7 @@ func TestConformance(t *testing.T) {
 	if first.State != Starting || last.State != Ready || len(last.Loaded) != 7 || last.Models != 7 || last.PID == 0 || last.Restarts != 0 {
 		t.Errorf("progress from %+v to %+v", first, last)
 	}
-	tritontest.Conformance(t, tritontest.Target{Address: server.Address(), Batcher: true})
+	tritontest.Conformance(t, tritontest.Target{Address: server.Address(), Batcher: true, Restricted: true})
 
 	t.Run("Restricted", func(t *testing.T) {
 		conn, err := grpc.NewClient(server.Address(), grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -330,6 +330,61 @@ func TestBrokenModel(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestServerThatGoesOn: the double of a server that is up without one of its models says
+// what a real one says. Ours never does (--exit-on-error), so it is started by hand.
+func TestServerThatGoesOn(t *testing.T) {
+	models := t.TempDir()
+	if err := tritontest.WriteModels(models); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"add", "batch", "echo_fp16", "echo_int64", "scalar"} {
+		if err := os.RemoveAll(filepath.Join(models, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(models, "broken/1/model.py"), []byte("raise RuntimeError('weights are missing')"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wheel, err := findWheel(t.Context(), python(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := Config{ModelsDir: models, RunDir: t.TempDir()}
+	instance, err := newInstance(t.Context(), config.RunDir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer instance.remove()
+	command, err := prepare(t.Context(), config, wheel, instance)
+	if err != nil {
+		t.Fatal(err)
+	}
+	arguments := slices.DeleteFunc(command.arguments, func(a string) bool {
+		return strings.HasPrefix(a, "--exit-on-error") || strings.HasPrefix(a, "--grpc-restricted-protocol")
+	})
+	process := exec.Command(command.path, append(arguments, "--exit-on-error=false")...)
+	process.Env, process.Dir = command.environment, command.dir
+	if err := process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if _, err := killMarked(context.Background(), instance.Mark); err != nil {
+			t.Error(err)
+		}
+		_ = process.Wait() // says that it was killed
+	}()
+	conn, err := grpc.NewClient(instance.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	await(t, "an answer", func() bool {
+		_, err := inference.NewGRPCInferenceServiceClient(conn).ServerLive(t.Context(), &inference.ServerLiveRequest{})
+		return err == nil
+	})
+	tritontest.ConformanceUnready(t, instance.address)
 }
 
 func TestClose(t *testing.T) {

@@ -2,6 +2,7 @@ package networks_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -81,7 +82,7 @@ func run(m *testing.M) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
-	real = networks.New(pool, callLimit)
+	real = networks.New(pool, mini, callLimit)
 	code = m.Run()
 	if err := pool.Close(); err != nil {
 		return 1, err
@@ -105,6 +106,7 @@ type goldenCase struct {
 			Prompt         string   `json:"prompt"`
 			NegativePrompt string   `json:"negative_prompt"`
 			Seed           uint32   `json:"seed"`
+			Scheduler      string   `json:"scheduler"`
 			Steps          int      `json:"num_inference_steps"`
 			GuidanceScale  *float64 `json:"guidance_scale"`
 			StartMergeStep *int     `json:"start_merge_step"`
@@ -168,7 +170,7 @@ func (c *goldenCase) subjects() []*picture.Reference {
 func (c *goldenCase) params() pipeline.Params {
 	r := c.Header.Request
 	return pipeline.Params{
-		Prompt: r.Prompt, NegativePrompt: r.NegativePrompt, Seed: &r.Seed, Steps: &r.Steps, GuidanceScale: r.GuidanceScale,
+		Prompt: r.Prompt, NegativePrompt: r.NegativePrompt, Seed: &r.Seed, Scheduler: r.Scheduler, Steps: &r.Steps, GuidanceScale: r.GuidanceScale,
 		StartMergeStep: r.StartMergeStep, FinalStep: r.FinalStep, Eta: r.Eta, FusionMap: true,
 	}
 }
@@ -274,7 +276,7 @@ func TestSteps(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fusions, nearTies := 0, 0
+	fusions, nearTies := map[int]int{}, 0 // steps of fusion, by how many tensors the scheduler remembers
 	eachCase(t, func(t *testing.T, c *goldenCase) {
 		dims, err := real.Dimensions(t.Context())
 		if err != nil {
@@ -288,7 +290,7 @@ func TestSteps(t *testing.T) {
 		if g := c.Header.Request.GuidanceScale; g != nil {
 			w = float32(*g)
 		}
-		ddim, err := schedule.DDIM(c.Header.Request.Steps, eta)
+		solver, err := schedule.Solver(cmp.Or(c.Header.Request.Scheduler, mini.Defaults.Scheduler), c.Header.Request.Steps, eta)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -300,23 +302,24 @@ func TestSteps(t *testing.T) {
 		latents, stepNoise := make([]float32, n), []float32(nil)
 		generator.Randn(latents)
 		within(t, "initial noise", latents, c.row("latents", 0, n), 1e-6)
-		if ddim.NeedsNoise() {
+		if solver.NeedsNoise() {
 			stepNoise = make([]float32, n)
 		}
+		history, next := make([]float32, solver.History()*n), make([]float32, n)
 		fuser := fusion.NewFuser(dims.LatentChannels, dims.LatentHeight, dims.LatentWidth)
 		maskGolden, err := c.Uint8s("mask")
 		if err != nil {
 			t.Fatal(err)
 		}
 		for i, stage := range c.Header.Stages {
-			if got := ddim.Timestep(i); got != float32(timesteps[i]) {
+			if got := solver.Timestep(i); got != float32(timesteps[i]) {
 				t.Fatalf("step %d has timestep %v, want %d", i, got, timesteps[i])
 			}
 			z := c.row("latents", i, n)
 			predict := func(unet pipeline.UNet, base, cond, goldenBase, goldenCond string) {
 				t.Helper()
 				rows := make([]float32, 2*n)
-				if err := real.PredictNoise(t.Context(), rows, unet, z, ddim.Timestep(i), c.floats(base), c.floats(cond)); err != nil {
+				if err := real.PredictNoise(t.Context(), rows, unet, z, solver.Timestep(i), c.floats(base), c.floats(cond)); err != nil {
 					t.Fatal(err)
 				}
 				within(t, fmt.Sprintf("step %d %s", i, goldenBase), rows[:n], c.row(goldenBase, i, n), noiseTolerance)
@@ -331,7 +334,7 @@ func TestSteps(t *testing.T) {
 				predict(pipeline.SDM, "c_text", "c_aug", "sdm_base", "sdm_cond")
 				fusion.Guide(noise, c.row("sdm_base", i, n), c.row("sdm_cond", i, n), w)
 			case fusion.SubjectSceneFusion.String():
-				fusions++
+				fusions[solver.History()]++
 				predict(pipeline.TDM, "c_null", "c_text", "tdm_base", "tdm_cond")
 				predict(pipeline.SDM, "c_text", "c_aug", "sdm_base", "sdm_cond")
 				pixels := dims.LatentHeight * dims.LatentWidth
@@ -358,15 +361,14 @@ func TestSteps(t *testing.T) {
 			if stepNoise != nil {
 				generator.Randn(stepNoise)
 			}
-			next := make([]float32, n)
-			ddim.Step(next, z, c.row("noise_pred", i, n), stepNoise, i)
+			solver.Step(next, history, z, c.row("noise_pred", i, n), stepNoise, i)
 			within(t, fmt.Sprintf("latents after step %d", i), next, c.row("latents", i+1, n), latentTolerance)
 		}
 	})
-	if fusions == 0 {
-		t.Error("no golden case has a step of subject-scene fusion")
+	if fusions[0] == 0 || fusions[1] == 0 || fusions[3] == 0 {
+		t.Errorf("steps of subject-scene fusion by the tensors that DDIM, DPM-Solver++ and PNDM remember: %v", fusions)
 	}
-	t.Logf("%d steps of subject-scene fusion, %d near ties went the other way", fusions, nearTies)
+	t.Logf("%v steps of subject-scene fusion, %d near ties went the other way", fusions, nearTies)
 }
 
 // TestDecodeAndWholeLoops: the last latent decodes to the reference's image,
@@ -386,7 +388,7 @@ func TestDecodeAndWholeLoops(t *testing.T) {
 			t.Fatal(err)
 		}
 		n := dims.Latent()
-		last := slices.Clone(c.row("latents", c.Header.Request.Steps, n))
+		last := slices.Clone(c.row("latents", len(c.Header.Stages), n))
 		for i := range last {
 			last[i] /= float32(mini.ScalingFactor)
 		}

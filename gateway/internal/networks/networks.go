@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/facediffuser/facediffuser/gateway/internal/family"
 	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
 	"github.com/facediffuser/facediffuser/tritonclient"
 	"github.com/facediffuser/facediffuser/tritonclient/inference"
@@ -33,6 +34,7 @@ type Client interface {
 // pipeline.SafetyChecker on a Triton client. It is safe for concurrent use.
 type Networks struct {
 	client  Client
+	family  *family.Family
 	timeout time.Duration
 	models  []string // that must be served
 
@@ -45,10 +47,10 @@ var (
 	_ pipeline.SafetyChecker = (*Networks)(nil)
 )
 
-// New makes networks on client: Models and optional ones, which is to say
-// SafetyChecker. timeout bounds one call to one network; 0 is none.
-func New(client Client, timeout time.Duration, optional ...string) *Networks {
-	return &Networks{client: client, timeout: timeout, models: slices.Concat(Models, optional)}
+// New makes the networks of a family on client: Models and optional ones, which
+// is to say SafetyChecker. timeout bounds one call to one network; 0 is none.
+func New(client Client, f *family.Family, timeout time.Duration, optional ...string) *Networks {
+	return &Networks{client: client, family: f, timeout: timeout, models: slices.Concat(Models, optional)}
 }
 
 // Dimensions reads the configuration of every model, once, and holds it
@@ -75,7 +77,7 @@ func (n *Networks) read(ctx context.Context) (*contract, error) {
 		}
 		configs[model] = config
 	}
-	c, err := newContract(configs)
+	c, err := newContract(configs, n.family)
 	if err != nil {
 		return nil, err
 	}
@@ -111,15 +113,22 @@ func (n *Networks) FuseSubjects(ctx context.Context, hiddenStates, imageEmbeds [
 // PredictNoise implements pipeline.Networks. The two rows of a pair share the
 // latents and the timestep; they differ in what they are told.
 func (n *Networks) PredictNoise(ctx context.Context, dst []float32, unet pipeline.UNet, latents []float32, timestep float32, base, cond []float32) error {
+	return n.PredictRows(ctx, dst, unet, [][]float32{latents, latents}, []float32{timestep, timestep}, [][]float32{base, cond})
+}
+
+// PredictRows runs one UNet on rows that share nothing: latents [4, h, w], a
+// timestep and a conditioning [L, D] each, at most MaxBatch of them in one call.
+// It writes noise_pred [rows, 4, h, w] into dst.
+func (n *Networks) PredictRows(ctx context.Context, dst []float32, unet pipeline.UNet, latents [][]float32, timesteps []float32, conditionings [][]float32) error {
 	c, err := n.read(ctx)
 	if err != nil {
 		return err
 	}
-	model := string(unet)
-	return n.call(ctx, c, model, 2, dst, "noise_pred",
-		c.float32(model, "sample", 2, latents, latents),
-		c.float32(model, "timestep", 2, []float32{timestep, timestep}),
-		c.float32(model, "encoder_hidden_states", 2, base, cond))
+	model, rows := string(unet), int64(len(timesteps))
+	return n.call(ctx, c, model, rows, dst, "noise_pred",
+		c.float32(model, "sample", rows, latents...),
+		c.float32(model, "timestep", rows, timesteps),
+		c.float32(model, "encoder_hidden_states", rows, conditionings...))
 }
 
 // DecodeLatents implements pipeline.Networks.

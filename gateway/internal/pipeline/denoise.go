@@ -7,7 +7,7 @@ import (
 	"github.com/facediffuser/facediffuser/sampler"
 )
 
-// denoise walks the DDIM loop of picture k from its initial noise to its last
+// denoise walks the loop of picture k from its initial noise to its last
 // latent.
 //
 //	z       latents          ε_T, ε_S  noise_pred of TDM and SDM
@@ -19,20 +19,18 @@ import (
 //
 // (paper section 4.2 and 4.3; the bases are those of the released code.)
 func (p *Pipeline) denoise(ctx context.Context, clock *networkClock, dims Dimensions, r *Request, k int, c *conditionings, emit func(Event)) ([]float32, []FusionStep, error) {
-	ddim, err := p.schedule.DDIM(r.Steps, r.Eta)
-	if err != nil {
-		return nil, nil, err
-	}
+	solver := r.solver
 	generator := sampler.NewGenerator(r.seed(k))
 	latents := make([]float32, dims.Latent())
-	generator.Randn(latents) // DDIM's initial noise has unit variance
+	generator.Randn(latents) // the initial noise of every scheduler has unit variance
 
 	// Everything that the loop writes is allocated here, once.
 	tdm, sdm := newPair(len(latents)), newPair(len(latents))
 	noise := make([]float32, len(latents))
 	original := make([]float32, len(latents))
+	history := make([]float32, solver.History()*len(latents)) // what the scheduler remembers of the fused noise
 	var stepNoise []float32
-	if ddim.NeedsNoise() {
+	if solver.NeedsNoise() {
 		stepNoise = make([]float32, len(latents))
 	}
 	mask := make([]uint8, dims.LatentHeight*dims.LatentWidth)
@@ -41,12 +39,12 @@ func (p *Pipeline) denoise(ctx context.Context, clock *networkClock, dims Dimens
 
 	var fused []FusionStep
 	previews := 0
-	for i := range r.Steps {
+	for i := range solver.Iterations() {
 		if err := ctx.Err(); err != nil {
 			return nil, nil, context.Cause(ctx)
 		}
 		stage := r.Plan.Stage(i)
-		t := ddim.Timestep(i)
+		t := solver.Timestep(i)
 		err := clock.run(func() error {
 			calls, ctx := newGroup(ctx)
 			if stage != fusion.SubjectEnhancement {
@@ -77,13 +75,13 @@ func (p *Pipeline) denoise(ctx context.Context, clock *networkClock, dims Dimens
 
 		preview := previews < r.Previews && i == r.previewStep(previews)
 		if preview {
-			ddim.PredictOriginal(original, latents, noise, i)
+			solver.PredictOriginal(original, latents, noise, i)
 		}
 		if stepNoise != nil {
 			generator.Randn(stepNoise)
 		}
-		ddim.Step(latents, latents, noise, stepNoise, i)
-		emit(Event{Kind: Step, Image: k, Step: i + 1, Steps: r.Steps, Stage: stage})
+		solver.Step(latents, history, latents, noise, stepNoise, i)
+		emit(Event{Kind: Step, Image: k, Step: i + 1, Steps: r.Plan.Steps, Stage: stage})
 		if preview {
 			image, err := p.decode(ctx, clock, dims, original)
 			if err != nil {
@@ -93,7 +91,7 @@ func (p *Pipeline) denoise(ctx context.Context, clock *networkClock, dims Dimens
 			if err != nil {
 				return nil, nil, err
 			}
-			emit(Event{Kind: Preview, Image: k, Step: i + 1, Steps: r.Steps, Stage: stage, PreviewIndex: previews, Picture: image, NSFW: nsfw})
+			emit(Event{Kind: Preview, Image: k, Step: i + 1, Steps: r.Plan.Steps, Stage: stage, PreviewIndex: previews, Picture: image, NSFW: nsfw})
 			previews++
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/facediffuser/facediffuser/sampler"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -130,6 +132,43 @@ func TestEventsTellTheStoryOfEveryPicture(t *testing.T) {
 			t.Errorf("%d pictures decoded, want 8: two pictures and three previews of each", got)
 		}
 	})
+}
+
+// PNDM calls the networks once more than it has steps; events, stages and
+// previews count what happens.
+func TestEventsCountIterations(t *testing.T) {
+	networks := newScripted(0)
+	p := newPipeline(t, networks, 0)
+	r := prepare(t, p, Params{Prompt: "a beach", Scheduler: sampler.PNDM, Steps: ptr(7), Previews: 3})
+	r.Plan.StartMergeStep, r.Plan.FinalStep = 3, 6
+	var previews, steps []int
+	results, err := p.Generate(t.Context(), r, func(e Event) {
+		if e.Steps != 8 {
+			t.Errorf("event %+v is of %d steps, want 8", e, e.Steps)
+		}
+		switch e.Kind {
+		case Preview:
+			previews = append(previews, e.Step)
+		case Step:
+			steps = append(steps, e.Step)
+		case Finished:
+			if e.Step != 8 {
+				t.Errorf("finished after step %d, want 8", e.Step)
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(previews, []int{3, 5, 7}) || !slices.Equal(steps, []int{1, 2, 3, 4, 5, 6, 7, 8}) {
+		t.Errorf("previews after steps %v, steps %v", previews, steps)
+	}
+	if tdm, sdm := networks.count(TDM), networks.count(SDM); tdm != 7 || sdm != 4 || len(results[0].Fusion) != 3 {
+		t.Errorf("%d calls of the TDM, %d of the SDM, %d steps of fusion, want 7, 4 and 3", tdm, sdm, len(results[0].Fusion))
+	}
+	if got := results[0].Parameters; got.Scheduler != sampler.PNDM || got.Steps != 7 {
+		t.Errorf("parameters %+v, want pndm with 7 steps", got)
+	}
 }
 
 func TestOnlyMaxRunningPicturesRun(t *testing.T) {

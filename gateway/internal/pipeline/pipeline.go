@@ -1,11 +1,12 @@
 // Package pipeline is the method of "High-fidelity Person-centric
 // Subject-to-Image Synthesis" (Face-Diffuser, CVPR 2024, arXiv 2311.10329,
 // section 4) as a program: Generate encodes the prompt and the subjects,
-// walks the DDIM loop through scene construction, subject-scene fusion and
+// walks the denoising loop through scene construction, subject-scene fusion and
 // subject enhancement, and decodes the pictures.
 //
 // The package evaluates no network: it calls them through Networks. It owns
-// every sampling decision, and all the state of a picture, which is one latent.
+// every sampling decision, and all the state of a picture: its latents and, for
+// a multistep scheduler, up to three earlier predictions of the same size.
 //
 // A file per part: prepare.go (what a request means), words.go (which words a
 // family knows), encode.go, denoise.go, decode.go, safety.go (pictures that are
@@ -174,7 +175,8 @@ const (
 type Event struct {
 	Kind  EventKind
 	Image int // 0 … N-1, which picture of the request
-	// Step just done, 1 … Steps, and the stage that it belonged to.
+	// Step just done, 1 … Steps, and the stage that it belonged to. Steps are
+	// the loop's iterations: PNDM has one more than num_inference_steps.
 	Step, Steps int
 	Stage       fusion.Stage
 	// PreviewIndex counts a picture's previews from 0.
@@ -250,7 +252,7 @@ func (p *Pipeline) Generate(ctx context.Context, r *Request, observe func(Event)
 		queued := time.Since(waited)
 		pictures.Go(func() error {
 			defer slots.Release(1)
-			emit(Event{Kind: Started, Image: k, Steps: r.Steps})
+			emit(Event{Kind: Started, Image: k, Steps: r.Plan.Steps})
 			clock := new(networkClock)
 			encode.Do(func() { c, encodeErr = p.encode(ctx, clock, dims, r) })
 			if encodeErr != nil {
@@ -281,7 +283,7 @@ func (p *Pipeline) Generate(ctx context.Context, r *Request, observe func(Event)
 			if r.FusionMap {
 				results[k].FusionMap = fusionMap(dims, steps)
 			}
-			emit(Event{Kind: Finished, Image: k, Step: r.Steps, Steps: r.Steps, Result: &results[k]})
+			emit(Event{Kind: Finished, Image: k, Step: r.Plan.Steps, Steps: r.Plan.Steps, Result: &results[k]})
 			return nil
 		})
 	}

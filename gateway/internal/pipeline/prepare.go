@@ -5,11 +5,13 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/facediffuser/facediffuser/fusion"
 	"github.com/facediffuser/facediffuser/gateway/internal/picture"
 	"github.com/facediffuser/facediffuser/gateway/internal/tokenizer"
+	"github.com/facediffuser/facediffuser/sampler"
 )
 
 // Bounds of what any family serves.
@@ -25,12 +27,13 @@ type Params struct {
 	NegativePrompt string
 	N              int
 	Seed           *uint32
+	Scheduler      string // of package sampler
 	Steps          *int
 	GuidanceScale  *float64
 	StartMergeStep *int
 	FinalStep      *int
 	Eta            *float64
-	Quality        string // low, medium, high, auto: number of steps
+	Quality        string // low, medium, high, auto: scheduler and number of steps
 	InputFidelity  string // low, high: stage bounds
 	Width, Height  int
 	// Previews is how many predicted clean pictures to decode on the way.
@@ -43,7 +46,8 @@ type Params struct {
 type Request struct {
 	N             int
 	Seed          uint32 // of picture 0; picture k uses Seed + k, wrapping
-	Steps         int
+	Scheduler     string
+	Steps         int // num_inference_steps; the loop has Plan.Steps iterations
 	GuidanceScale float64
 	Eta           float64
 	Plan          fusion.Plan
@@ -59,6 +63,7 @@ type Request struct {
 	Warnings       []Warning
 
 	prompt, negative tokenizer.Prompt
+	solver           *sampler.Solver
 }
 
 // Warning tells the user of a part of a request that is served in another way
@@ -90,6 +95,7 @@ type Parameters struct {
 	NegativePrompt string  `json:"negative_prompt,omitempty"`
 	Subjects       int     `json:"subjects"`
 	Seed           uint32  `json:"seed"`
+	Scheduler      string  `json:"scheduler"`
 	Steps          int     `json:"num_inference_steps"`
 	GuidanceScale  float64 `json:"guidance_scale"`
 	StartMergeStep int     `json:"start_merge_step"`
@@ -185,13 +191,19 @@ func (p *Pipeline) prepareSettings(r *Request, params Params, dims Dimensions) e
 		r.Seed = binary.LittleEndian.Uint32(b[:])
 	}
 
-	r.Quality, r.Steps = "auto", f.Defaults.Steps
+	r.Quality, r.Scheduler, r.Steps = "auto", f.Defaults.Scheduler, f.Defaults.Steps
 	if q := params.Quality; q != "" && q != "auto" {
-		steps, ok := f.Quality[q]
+		preset, ok := f.Quality[q]
 		if !ok {
 			return invalid("quality", "quality is %q, want low, medium, high or auto", q)
 		}
-		r.Quality, r.Steps = q, steps
+		r.Quality, r.Scheduler, r.Steps = q, preset.Scheduler, preset.Steps
+	}
+	if s := params.Scheduler; s != "" {
+		if !slices.Contains(sampler.Schedulers(), s) {
+			return invalid("scheduler", "scheduler is %q, want one of %s", s, strings.Join(sampler.Schedulers(), ", "))
+		}
+		r.Scheduler = s
 	}
 	if params.Steps != nil {
 		r.Steps = *params.Steps
@@ -206,14 +218,21 @@ func (p *Pipeline) prepareSettings(r *Request, params Params, dims Dimensions) e
 			return invalid("guidance_scale", "guidance_scale is %v, want %v to %v", r.GuidanceScale, f.Limits.MinGuidanceScale, f.Limits.MaxGuidanceScale)
 		}
 	}
-	r.Eta = f.Defaults.Eta
+	if r.Scheduler == sampler.DDIM {
+		r.Eta = f.Defaults.Eta
+	}
 	if params.Eta != nil {
 		r.Eta = *params.Eta
 		if !(r.Eta >= 0 && r.Eta <= 1) {
 			return invalid("eta", "eta is %v, want 0 to 1", r.Eta)
 		}
+		if r.Eta > 0 && r.Scheduler != sampler.DDIM {
+			return invalid("eta", "eta is %v, but the scheduler %s adds no noise; leave eta out or use the scheduler %s", r.Eta, r.Scheduler, sampler.DDIM)
+		}
 	}
-	return nil
+	var err error
+	r.solver, err = p.schedule.Solver(r.Scheduler, r.Steps, r.Eta)
+	return err
 }
 
 // preparePlan settles which model makes which step.
@@ -226,15 +245,16 @@ func (p *Pipeline) preparePlan(r *Request, params Params) error {
 		}
 		bounds = b
 	}
+	iterations := r.solver.Iterations()
 	if len(r.Subjects) == 0 {
 		if params.StartMergeStep != nil || params.FinalStep != nil {
 			return invalid(plannedBy(params), "%s divides the steps between the scene and the subjects; this request has no subject", plannedBy(params))
 		}
-		r.Plan = fusion.Plan{Steps: r.Steps, StartMergeStep: r.Steps - 1, FinalStep: r.Steps - 1}
+		r.Plan = fusion.Plan{Steps: iterations, StartMergeStep: iterations - 1, FinalStep: iterations - 1}
 		return nil
 	}
 
-	start, final := bounds.Steps(r.Steps)
+	start, final := bounds.Steps(r.Steps, iterations)
 	// A bound that was given wins; one that was not yields to it.
 	switch {
 	case params.StartMergeStep != nil && params.FinalStep != nil:
@@ -246,7 +266,7 @@ func (p *Pipeline) preparePlan(r *Request, params Params) error {
 		final = *params.FinalStep
 		start = min(start, final)
 	}
-	r.Plan = fusion.Plan{Steps: r.Steps, StartMergeStep: start, FinalStep: final}
+	r.Plan = fusion.Plan{Steps: iterations, StartMergeStep: start, FinalStep: final}
 	if err := r.Plan.Validate(len(r.Subjects)); err != nil {
 		param := plannedBy(params)
 		if param == "" {
@@ -272,13 +292,13 @@ func (r *Request) seed(k int) uint32 { return r.Seed + uint32(k) }
 
 // previewStep is the step after which preview j is decoded: the previews
 // divide the loop evenly.
-func (r *Request) previewStep(j int) int { return (j + 1) * r.Steps / (r.Previews + 1) }
+func (r *Request) previewStep(j int) int { return (j + 1) * r.Plan.Steps / (r.Previews + 1) }
 
 func (r *Request) parameters(p *Pipeline, k int) Parameters {
 	return Parameters{
 		Model: p.family.Name, Weights: p.family.WeightsSHA256,
 		Prompt: r.PromptUsed, NegativePrompt: r.NegativePrompt, Subjects: len(r.Subjects),
-		Seed: r.seed(k), Steps: r.Steps, GuidanceScale: r.GuidanceScale,
+		Seed: r.seed(k), Scheduler: r.Scheduler, Steps: r.Steps, GuidanceScale: r.GuidanceScale,
 		StartMergeStep: r.Plan.StartMergeStep, FinalStep: r.Plan.FinalStep, Eta: r.Eta,
 		Width: r.Width, Height: r.Height, Software: "facediffuser " + p.version,
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/facediffuser/facediffuser/gateway/internal/family"
 	"github.com/facediffuser/facediffuser/gateway/internal/picture"
 	"github.com/facediffuser/facediffuser/gateway/internal/tokenizer"
+	"github.com/facediffuser/facediffuser/sampler"
 )
 
 // mini is the family that ships, without its networks.
@@ -79,10 +80,13 @@ func TestPrepareRefuses(t *testing.T) {
 		"guidance":               {Params{Prompt: one, GuidanceScale: ptr(20.5)}, 1, "guidance_scale", "guidance_scale is 20.5, want 0 to 20"},
 		"guidance NaN":           {Params{Prompt: one, GuidanceScale: ptr(math.NaN())}, 1, "guidance_scale", "guidance_scale is NaN"},
 		"eta":                    {Params{Prompt: one, Eta: ptr(-0.1)}, 1, "eta", "eta is -0.1, want 0 to 1"},
+		"scheduler":              {Params{Prompt: one, Scheduler: "euler"}, 1, "scheduler", `scheduler is "euler", want one of ddim, pndm, dpmpp_2m`},
+		"eta of pndm":            {Params{Prompt: one, Scheduler: "pndm", Eta: ptr(0.5)}, 1, "eta", "the scheduler pndm adds no noise"},
 		"fidelity":               {Params{Prompt: one, InputFidelity: "max"}, 1, "input_fidelity", `input_fidelity is "max", want low or high`},
 		"start after final":      {Params{Prompt: one, StartMergeStep: ptr(30), FinalStep: ptr(20)}, 1, "start_merge_step", "30"},
 		"start below -1":         {Params{Prompt: one, StartMergeStep: ptr(-2)}, 1, "start_merge_step", "-2"},
 		"final past the end":     {Params{Prompt: one, FinalStep: ptr(50)}, 1, "final_step", "50"},
+		"final past pndm's end":  {Params{Prompt: one, Scheduler: "pndm", FinalStep: ptr(51)}, 1, "final_step", "50 (the last of 51 steps), got 51"},
 		"no step for the SDM":    {Params{Prompt: one, StartMergeStep: ptr(49)}, 1, "start_merge_step", "step"},
 		"one step, a subject":    {Params{Prompt: one, Steps: ptr(1)}, 1, "num_inference_steps", "step"},
 		"bounds, no subject":     {Params{Prompt: "a beach", FinalStep: ptr(3)}, 0, "final_step", "no subject"},
@@ -99,9 +103,9 @@ func TestPrepareRefuses(t *testing.T) {
 
 func TestPrepareFillsIn(t *testing.T) {
 	p := newPipeline(t, unreachable{}, 0)
-	d := p.Family().Defaults
+	d, low := p.Family().Defaults, p.Family().Quality["low"].Steps
 	const one = "a woman <|image|> in the snow"
-	start, final := d.StageBounds.Steps(d.Steps)
+	start, final := d.StageBounds.Steps(d.Steps, d.Steps)
 	for name, c := range map[string]struct {
 		params   Params
 		subjects int
@@ -112,7 +116,7 @@ func TestPrepareFillsIn(t *testing.T) {
 		"explicit":           {Params{Prompt: one, Steps: ptr(50), StartMergeStep: ptr(-1), FinalStep: ptr(-1)}, 1, fusion.Plan{Steps: 50, StartMergeStep: -1, FinalStep: -1}},
 		"final yields":       {Params{Prompt: one, Steps: ptr(50), StartMergeStep: ptr(45)}, 1, fusion.Plan{Steps: 50, StartMergeStep: 45, FinalStep: 45}},
 		"start yields":       {Params{Prompt: one, Steps: ptr(50), FinalStep: ptr(0)}, 1, fusion.Plan{Steps: 50, StartMergeStep: 0, FinalStep: 0}},
-		"low, one more step": {Params{Prompt: "a beach", Quality: "low"}, 0, fusion.Plan{Steps: p.Family().Quality["low"], StartMergeStep: p.Family().Quality["low"] - 1, FinalStep: p.Family().Quality["low"] - 1}},
+		"low, one more step": {Params{Prompt: "a beach", Quality: "low"}, 0, fusion.Plan{Steps: low, StartMergeStep: low - 1, FinalStep: low - 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, err := p.Prepare(t.Context(), c.params, subjects(c.subjects))
@@ -126,6 +130,58 @@ func TestPrepareFillsIn(t *testing.T) {
 				t.Errorf("request %+v", r)
 			}
 		})
+	}
+}
+
+// The request wins over its quality, and that over the family's default.
+func TestPrepareChoosesTheScheduler(t *testing.T) {
+	f := mini(t)
+	f.Defaults.Scheduler, f.Defaults.Eta = sampler.DDIM, 0.25
+	f.Quality["low"] = family.Preset{Scheduler: sampler.DPMPP2M, Steps: 12}
+	p := pipelineOf(t, f, unreachable{}, 0)
+	for name, c := range map[string]struct {
+		params     Params
+		scheduler  string
+		steps      int
+		iterations int
+		eta        float64
+	}{
+		"default":            {Params{}, sampler.DDIM, 50, 50, 0.25},
+		"quality":            {Params{Quality: "low"}, sampler.DPMPP2M, 12, 12, 0}, // the default eta is the default scheduler's
+		"quality auto":       {Params{Quality: "auto"}, sampler.DDIM, 50, 50, 0.25},
+		"quality and steps":  {Params{Quality: "low", Steps: ptr(15)}, sampler.DPMPP2M, 15, 15, 0},
+		"request":            {Params{Scheduler: sampler.PNDM}, sampler.PNDM, 50, 51, 0},
+		"request, quality":   {Params{Scheduler: sampler.PNDM, Quality: "low"}, sampler.PNDM, 12, 13, 0},
+		"pndm, eta 0":        {Params{Scheduler: sampler.PNDM, Eta: ptr(0.0)}, sampler.PNDM, 50, 51, 0},
+		"pndm of one step":   {Params{Scheduler: sampler.PNDM, Steps: ptr(1)}, sampler.PNDM, 1, 1, 0},
+		"ddim with low, eta": {Params{Scheduler: sampler.DDIM, Quality: "low", Eta: ptr(1.0)}, sampler.DDIM, 12, 12, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.params.Prompt = "a beach"
+			r, err := p.Prepare(t.Context(), c.params, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			parameters := r.parameters(p, 0)
+			if parameters.Scheduler != c.scheduler || parameters.Steps != c.steps || parameters.Eta != c.eta || r.Plan.Steps != c.iterations {
+				t.Errorf("%+v in %d iterations, want %s, %d steps, eta %v in %d", parameters, r.Plan.Steps, c.scheduler, c.steps, c.eta, c.iterations)
+			}
+		})
+	}
+}
+
+// Bounds by default are shares of num_inference_steps: with PNDM, those of the
+// released script.
+func TestBoundsOfPNDMAreTheReleasedScripts(t *testing.T) {
+	f := mini(t)
+	f.Defaults.StageBounds = family.StageBounds{StartMerge: 0.3, Final: 0.6}
+	p := pipelineOf(t, f, unreachable{}, 0)
+	r, err := p.Prepare(t.Context(), Params{Prompt: "a woman <|image|>", Scheduler: sampler.PNDM, Steps: ptr(50)}, subjects(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (fusion.Plan{Steps: 51, StartMergeStep: 15, FinalStep: 30}); r.Plan != want {
+		t.Errorf("plan %+v, want %+v", r.Plan, want)
 	}
 }
 

@@ -83,6 +83,9 @@ func Load(dir string) (*Tokenizer, error) {
 	return t, nil
 }
 
+// Size is the number of token ids: they run from 0 to Size − 1.
+func (t *Tokenizer) Size() int { return len(t.text) }
+
 func readVocabulary(path string) (map[string]int32, error) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
