@@ -88,7 +88,7 @@ func TestSafety(t *testing.T) {
 		"refuse, unsafe":                {SafetyRefuse, 1, 3, []float32{-1, -1, 1, 1}, []string{"W0", "W1", "W2"}, 0, 0},
 		"refuse, unsafe in the end":     {SafetyRefuse, 1, 3, []float32{-1, -1, -1, 0.001}, []string{"W0", "W1", "W2"}, 0, 0},
 		"refuse, an unsafe preview":     {SafetyRefuse, 1, 3, []float32{-1, 1, -1, -1}, []string{"W0", "W1", "W2", "P0", "P2", "F0"}, 3, -1},
-		"refuse, the second of three":   {SafetyRefuse, 3, 0, []float32{-1, 1, -1}, []string{"F0"}, 1, 1},
+		"refuse, the second of two":     {SafetyRefuse, 2, 0, []float32{-1, 1}, []string{"F0"}, 1, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, networks := withSafety(t, c.safety, c.scores...)
