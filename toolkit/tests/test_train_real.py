@@ -290,6 +290,8 @@ def test_a_perfect_prediction_of_any_kind_denoises(stable_diffusion, kind):
     found = scheduler.step(schedule.target(latents, noise, timestep), 700, noisy).pred_original_sample
     assert torch.allclose(found, latents, atol=1e-4)
     # at equal squared error of the picture itself, every kind weighs the same
-    snr = scheduler.alphas_cumprod[700] / (1 - scheduler.alphas_cumprod[700])
-    scale = {"epsilon": snr, "v_prediction": snr + 1, "sample": 1}[kind]
-    assert torch.allclose(schedule.weights(timestep) * scale, snr.clamp(max=5))
+    for floor, at, expected in ((0, 700, None), (1, 700, 1.0), (1, 10, 5.0)):
+        snr = scheduler.alphas_cumprod[at] / (1 - scheduler.alphas_cumprod[at])
+        scale = {"epsilon": snr, "v_prediction": snr + 1, "sample": 1}[kind]
+        weight = NoiseSchedule(scheduler, floor=floor).weights(torch.tensor([at])) * scale
+        assert weight.item() == pytest.approx(snr.item() if expected is None else expected, rel=1e-5)

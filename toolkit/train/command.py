@@ -42,7 +42,7 @@ from toolkit.train.start import begin
 
 # options that replace a number of the stage
 SETTINGS = ("steps", "batch", "optimizer", "learning_rate", "weight_decay", "ema_decay", "null", "freeze_text_encoder",
-            "text_only", "mask_weight", "localisation", "restart_from_tdm", "train_image_encoder")  # fmt: skip
+            "text_only", "mask_weight", "snr_floor", "localisation", "restart_from_tdm", "train_image_encoder")  # fmt: skip
 
 EXAMPLES = """\
 examples
@@ -121,7 +121,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--null", type=float, metavar="SHARE", help="tdm, sdm: rows with the empty prompt")
     group.add_argument("--freeze-text-encoder", action="store_true", default=None, help="tdm: train the UNet alone")
     group.add_argument("--text-only", type=float, metavar="SHARE", help="sdm: rows that see no reference")
-    group.add_argument("--mask-weight", type=float, help="sdm: how much more a subject's pixel counts")
+    group.add_argument("--mask-weight", type=float, help="tdm, sdm: how much more a subject's pixel counts")
+    group.add_argument("--snr-floor", type=float, metavar="SNR",
+                       help="tdm, sdm: least weight of a timestep in the picture's own error; 0 = min-SNR alone")
     group.add_argument("--localisation", type=float, metavar="WEIGHT", help="sdm: of the attention loss")
     group.add_argument("--train-image-encoder", action="store_true", default=None,
                        help="sdm: train the image encoder with the subject model, where there are no attribute labels")

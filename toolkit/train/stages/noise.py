@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from toolkit.models import Family
 from toolkit.reference.prompt import Prompt, PromptError, encode
@@ -18,11 +19,13 @@ class NoiseStage(Stage):
     builds_on = ("vae",)
     reads_latents = True
     null: float  # share of rows with the empty prompt, for guidance
-    SETTINGS = (*Stage.SETTINGS, "null")
+    snr_floor = 1.0  # see NoiseSchedule
+    mask_weight = 2.0  # how much more a subject's pixel counts than the scene's
+    SETTINGS = (*Stage.SETTINGS, "null", "snr_floor", "mask_weight")
 
     def __init__(self, family: Family, data: Data, settings: dict | None = None) -> None:
         super().__init__(family, data, settings)
-        self.schedule = NoiseSchedule(family.scheduler)
+        self.schedule = NoiseSchedule(family.scheduler, floor=self.snr_floor)
         self.prompts = [self._encode(caption) for caption in data.train.captions]
         self.null_ids = torch.tensor(self._encode("").input_ids)
 
@@ -33,7 +36,8 @@ class NoiseStage(Stage):
             raise InputError(f"{error}: {caption!r}") from error
 
     def new_examples(self, **columns) -> Examples:
-        """Rows with latents where they were encoded before, else with the pictures themselves."""
+        """Rows with prompt and masks, with latents where they were encoded before, else with the pictures themselves."""
+        columns["labels"] = self.data.train.labels
         if self.data.latents is not None:
             columns["latents"] = lambda i: np.array(self.data.latents[i])
         else:
@@ -49,17 +53,18 @@ class NoiseStage(Stage):
             mean = self.vae.encode(to_pixels(batch["images"])).mode()
         return mean.float() * self.family.config["scaling_factor"]
 
-    def noise_loss(
-        self, unet: nn.Module, latents: Tensor, states: Tensor, draw: Draw, weight: Tensor | None = None
-    ) -> Tensor:
-        """Mean squared error of the prediction, each row weighted by its timestep.
+    def masks(self, batch: dict[str, Tensor], latents: Tensor) -> Tensor:
+        """[B, S, h, w]: how much of a latent's pixel shows the subject of each slot, in [0, 1]."""
+        labels = batch["labels"].unsqueeze(1)
+        subjects = torch.arange(1, self.family.preset.max_subjects + 1, device=labels.device).view(1, -1, 1, 1)
+        return F.interpolate((labels == subjects).float(), size=latents.shape[-2:], mode="area")
 
-        weight [B, 1, h, w]: of a row's pixels, relative to their mean over the batch.
-        """
+    def noise_loss(self, unet: nn.Module, latents: Tensor, states: Tensor, draw: Draw, masks: Tensor) -> Tensor:
+        """Mean squared error of the prediction, each row weighted by its timestep, each pixel by what it shows."""
         noise = draw.normal_like(latents)
         timesteps = self.schedule.timesteps(draw, latents)
         predicted = unet(self.schedule.noisy(latents, noise, timesteps), timesteps, states).sample
         error = (predicted.float() - self.schedule.target(latents, noise, timesteps)).square()
-        if weight is not None:
-            error = error * weight / weight.mean()
+        weight = 1 + self.mask_weight * masks.sum(dim=1, keepdim=True)
+        error = error * weight / weight.mean()
         return (error.mean(dim=(1, 2, 3)) * self.schedule.weights(timesteps)).mean()

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from toolkit.models import Family
 from toolkit.train.attention import Localisation
@@ -35,12 +34,11 @@ class SubjectModelStage(NoiseStage):
     # Rows of each step: text only is the base row of subject enhancement, null keeps the model
     # usable with plain guidance.
     null, text_only = 0.05, 0.10
-    mask_weight = 2.0  # how much more a subject's pixel counts than the scene's
     localisation = 0.02  # weight of the attention loss
     restart_from_tdm = False
     train_image_encoder = False
     SETTINGS = (
-        *NoiseStage.SETTINGS, "text_only", "mask_weight", "localisation", "restart_from_tdm", "train_image_encoder",
+        *NoiseStage.SETTINGS, "text_only", "localisation", "restart_from_tdm", "train_image_encoder",
     )  # fmt: skip
 
     def __init__(self, family: Family, data: Data, settings: dict | None = None) -> None:
@@ -53,9 +51,7 @@ class SubjectModelStage(NoiseStage):
         self.subject_fuser = family.subject_fuser.requires_grad_(True)
         self.text_encoder = family.text_encoder
         self.image_encoder = family.image_encoder.requires_grad_(self.train_image_encoder)
-        self.examples = self.new_examples(
-            labels=data.train.labels, positions=self.positions_of, references=self.references_of
-        )
+        self.examples = self.new_examples(positions=self.positions_of, references=self.references_of)
         self.attention = Localisation(self.unet_sdm)
 
     def positions_of(self, index: int) -> Tensor:
@@ -87,13 +83,11 @@ class SubjectModelStage(NoiseStage):
         return self.subject_fuser(states, embeds, positions), positions
 
     def forward(self, batch: dict[str, Tensor], draw: Draw) -> Tensor:
-        latents, labels = self.latents(batch), batch["labels"]
+        latents = self.latents(batch)
+        masks = self.masks(batch, latents)
         states, positions = self.conditions(batch, draw)
-        subjects = torch.arange(1, positions.shape[1] + 1, device=labels.device).view(1, -1, 1, 1)
-        masks = F.interpolate((labels.unsqueeze(1) == subjects).float(), size=latents.shape[-2:], mode="area")
-        weight = 1 + self.mask_weight * masks.sum(dim=1, keepdim=True)
         self.attention.maps.clear()
-        error = self.noise_loss(self.unet_sdm, latents, states, draw, weight)
+        error = self.noise_loss(self.unet_sdm, latents, states, draw, masks)
         return error + self.localisation * self.attention.loss(masks, positions)
 
     def sample(self, path: Path) -> dict[str, float]:

@@ -55,7 +55,8 @@ class SceneModelStage(NoiseStage):
         null = draw.uniform(len(ids), ids.device) < self.null
         ids = torch.where(null.unsqueeze(1), self.null_ids.to(ids.device), ids)
         states = self.text_encoder(ids).last_hidden_state
-        return self.noise_loss(self.unet_tdm, self.latents(batch), states, draw)
+        latents = self.latents(batch)
+        return self.noise_loss(self.unet_tdm, latents, states, draw, self.masks(batch, latents))
 
     def sample(self, path: Path) -> dict[str, float]:
         captions = self.data.validation.captions[:12]
