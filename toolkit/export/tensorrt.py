@@ -1,0 +1,77 @@
+"""What TensorRT's ONNX parser takes, known without a GPU.
+
+The list of operators is data with its source and version (tensorrt_operators.json). TensorRT 11 reads
+what 10.15 reads; engines are built where they serve, so this is a warning ahead, not a proof.
+"""
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto
+
+OPERATORS = Path(__file__).with_name("tensorrt_operators.json")
+
+
+@cache
+def supported() -> dict:
+    """tensorrt (version), opsets [lowest, highest], source, operators (name → types of tensors)."""
+    return json.loads(OPERATORS.read_text(encoding="utf-8"))
+
+
+def faults(model: onnx.ModelProto) -> list[str]:
+    """Why TensorRT would refuse the graph, a sentence a kind of node; empty if it should not.
+
+    model: with shapes inferred where types of inner tensors are to be checked too.
+    """
+    known = supported()
+    found = [_opset(entry, known["opsets"]) for entry in model.opset_import]
+    types = _types(model.graph)
+    for node in model.graph.node:
+        found.append(_operator(node, types, known["operators"]))
+    return sorted({fault for fault in found if fault})
+
+
+def _opset(entry: onnx.OperatorSetIdProto, opsets: list[int]) -> str:
+    if entry.domain not in ("", "ai.onnx"):
+        return f"operators of {entry.domain}: TensorRT reads ONNX's own"
+    low, high = opsets
+    return "" if low <= entry.version <= high else f"opset {entry.version}: TensorRT reads {low} to {high}"
+
+
+def _operator(node: onnx.NodeProto, types: dict[str, str], known: dict[str, list[str]]) -> str:
+    name = node.op_type
+    if name not in known:
+        return f"{name}: no operator of TensorRT"
+    allowed = known[name]
+    data = [types[tensor] for tensor in node.output if tensor in types]
+    if wrong := sorted({t for t in data if t not in allowed and not _indices(name)}):
+        return f"{name} of {', '.join(wrong)}: TensorRT has it of {', '.join(allowed)}"
+    return next(_restrictions(node), "")
+
+
+def _indices(name: str) -> bool:
+    """Operators whose output is of another kind than their data: positions, shapes and truths."""
+    return name in ("Shape", "Size", "ArgMax", "ArgMin", "NonZero", "Equal", "Less", "LessOrEqual", "Greater",
+                    "GreaterOrEqual", "IsNaN", "IsInf", "TopK")  # fmt: skip
+
+
+def _restrictions(node: onnx.NodeProto) -> Iterator[str]:
+    """Of the operators that diffusion networks are made of, as the list words them."""
+    given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    if node.op_type == "LayerNormalization" and len([o for o in node.output if o]) > 1:
+        yield "LayerNormalization with more than one output: TensorRT has the first alone"
+    if node.op_type == "ScatterND" and given.get("reduction", b"none") != b"none":
+        yield f"ScatterND with reduction {given['reduction'].decode()}: TensorRT has none"
+    if node.op_type == "Resize":
+        if (mode := given.get("mode", b"nearest")) not in (b"nearest", b"linear"):
+            yield f"Resize by {mode.decode()}: TensorRT has nearest and linear"
+        if given.get("antialias"):
+            yield "Resize with antialiasing: TensorRT has none"
+
+
+def _types(graph: onnx.GraphProto) -> dict[str, str]:
+    values = (*graph.input, *graph.output, *graph.value_info)
+    return {v.name: TensorProto.DataType.Name(v.type.tensor_type.elem_type) for v in values}
