@@ -25,10 +25,10 @@ from torch.multiprocessing import ProcessExitedException
 from tqdm import trange
 
 from toolkit.data.store import SETS, Dataset, SetSpec, build, spec_in
+from toolkit.errors import InputError
 from toolkit.models import MINI, Preset, save
 from toolkit.train import record
 from toolkit.train.checkpoints import compose
-from toolkit.train.errors import InputError
 from toolkit.train.folder import PictureFolder
 from toolkit.train.latents import encode_pictures
 from toolkit.train.launch import launch, launched, new_accelerator

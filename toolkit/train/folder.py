@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from toolkit.errors import InputError
 from toolkit.models import MARKER, Preset
-from toolkit.train.errors import InputError
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 

@@ -19,7 +19,7 @@ from accelerate.utils import (
     patch_environment,
 )
 
-from toolkit.train.errors import InputError
+from toolkit.errors import InputError
 
 # Of one process waiting for another that encodes latents or draws a sample sheet.
 _PATIENCE = timedelta(hours=2)

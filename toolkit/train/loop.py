@@ -21,9 +21,9 @@ from diffusers.training_utils import EMAModel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from toolkit.errors import InputError
 from toolkit.train import record
 from toolkit.train.draws import Draw, StepBatches
-from toolkit.train.errors import InputError
 from toolkit.train.optimizer import new_optimizer
 from toolkit.train.stage import Stage
 

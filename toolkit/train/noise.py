@@ -5,8 +5,8 @@ from diffusers import DDIMScheduler
 from diffusers.training_utils import compute_snr
 from torch import Tensor
 
+from toolkit.errors import InputError
 from toolkit.train.draws import Draw
-from toolkit.train.errors import InputError
 
 
 class NoiseSchedule:

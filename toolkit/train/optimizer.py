@@ -13,7 +13,7 @@ import torch
 from timm.optim import Muon
 from torch import nn
 
-from toolkit.train.errors import InputError
+from toolkit.errors import InputError
 from toolkit.train.stage import Stage
 
 OPTIMIZERS = ("adamw", "muon")

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from toolkit.data import people, store
+from toolkit.errors import InputError
 from toolkit.models import Preset
-from toolkit.train.errors import InputError
 
 
 class Pictures(Protocol):

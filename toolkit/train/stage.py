@@ -11,9 +11,9 @@ from diffusers import ModelMixin
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from toolkit.errors import InputError
 from toolkit.models import Family
 from toolkit.train.draws import Draw
-from toolkit.train.errors import InputError
 from toolkit.train.pictures import Examples, Pictures, digest_of
 
 

@@ -18,10 +18,10 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizerFast, CLIPVisionModelWithProjection
 
+from toolkit.errors import InputError
 from toolkit.export.weights import read_family
 from toolkit.models import MARKER, Family, PatchAutoencoder, Preset, SubjectFuser, load, save, write_tokenizer
 from toolkit.models.family import IMAGE_MEAN, IMAGE_STD
-from toolkit.train.errors import InputError
 from toolkit.train.loop import checkpoint_path
 from toolkit.train.stages import STAGES
 

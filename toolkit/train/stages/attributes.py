@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from toolkit.errors import InputError
 from toolkit.models import Family
 from toolkit.train.draws import Draw
-from toolkit.train.errors import InputError
 from toolkit.train.pictures import Examples, Pictures
 from toolkit.train.pixels import to_pixel_values
 from toolkit.train.stage import Data, Stage

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from toolkit.errors import InputError
 from toolkit.models import Family
 from toolkit.reference.prompt import Prompt, PromptError, encode
 from toolkit.train.draws import Draw
-from toolkit.train.errors import InputError
 from toolkit.train.noise import NoiseSchedule
 from toolkit.train.pictures import Examples
 from toolkit.train.pixels import to_pixels

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from toolkit.errors import InputError
 from toolkit.models import Family
 from toolkit.train.attention import Localisation
 from toolkit.train.draws import Draw
-from toolkit.train.errors import InputError
 from toolkit.train.pixels import to_pixel_values
 from toolkit.train.preview import Method, Request, generate, picture_grid
 from toolkit.train.stage import Data
