@@ -18,6 +18,8 @@ COMMANDS = {
     "report": ("toolkit.report.command", "measure the paper's tables and write docs/report"),
     "export": ("toolkit.export.command", "networks to ONNX"),
     "configs": ("toolkit.export.configs", "write Triton's configurations of Stable Diffusion 1.5"),
+    "calibrate": ("toolkit.quantize.calibrate", "record what both UNets are fed, for a quantization"),
+    "quantize": ("toolkit.quantize.command", "both UNets to INT8, and what that costs"),
     "goldens": ("toolkit.goldens.command", "write the golden files"),
     "generate": ("toolkit.reference.command", "a picture from the reference pipeline"),
 }

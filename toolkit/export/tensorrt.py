@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 OPERATORS = Path(__file__).with_name("tensorrt_operators.json")
 
@@ -29,8 +30,11 @@ def faults(model: onnx.ModelProto) -> list[str]:
     known = supported()
     found = [_opset(entry, known["opsets"]) for entry in model.opset_import]
     types = _types(model.graph)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         found.append(_operator(node, types, known["operators"]))
+        if node.op_type in _QUANTIZING:
+            found.append(_quantization(node, types, constants, known["operators"]))
     return sorted({fault for fault in found if fault})
 
 
@@ -46,10 +50,29 @@ def _operator(node: onnx.NodeProto, types: dict[str, str], known: dict[str, list
     if name not in known:
         return f"{name}: no operator of TensorRT"
     allowed = known[name]
-    data = [types[tensor] for tensor in node.output if tensor in types]
+    data = node.input[:1] if name in _QUANTIZING else node.output
+    data = [types[tensor] for tensor in data if tensor in types]
     if wrong := sorted({t for t in data if t not in allowed and not _indices(name)}):
         return f"{name} of {', '.join(wrong)}: TensorRT has it of {', '.join(allowed)}"
     return next(_restrictions(node), "")
+
+
+# Their other side is of another type than their data: quantized, or what was quantized.
+_QUANTIZING = ("QuantizeLinear", "DequantizeLinear")
+
+
+def _quantization(node: onnx.NodeProto, types: dict[str, str], constants: dict, known: dict[str, list[str]]) -> str:
+    """TensorRT quantizes symmetrically, to the types that it dequantizes."""
+    quantized = known["DequantizeLinear"]
+    to = types.get(node.output[0]) if node.op_type == "QuantizeLinear" else None
+    if to and to not in quantized:
+        return f"QuantizeLinear to {to}: TensorRT has {', '.join(quantized)}"
+    if len(node.input) < 3 or not node.input[2]:
+        return ""
+    if node.input[2] not in constants:
+        return f"{node.op_type} with a computed zero point: TensorRT takes 0"
+    zero_point = numpy_helper.to_array(constants[node.input[2]]).astype(np.float32)
+    return f"{node.op_type} with a zero point other than 0: TensorRT quantizes symmetrically" if zero_point.any() else ""
 
 
 def _indices(name: str) -> bool:
@@ -74,4 +97,5 @@ def _restrictions(node: onnx.NodeProto) -> Iterator[str]:
 
 def _types(graph: onnx.GraphProto) -> dict[str, str]:
     values = (*graph.input, *graph.output, *graph.value_info)
-    return {v.name: TensorProto.DataType.Name(v.type.tensor_type.elem_type) for v in values}
+    types = {v.name: v.type.tensor_type.elem_type for v in values} | {t.name: t.data_type for t in graph.initializer}
+    return {name: TensorProto.DataType.Name(number) for name, number in types.items()}

@@ -1,8 +1,13 @@
-"""The networks as the sampling sees them: FP32 tensors of one row, or of the two rows of guidance."""
+"""The networks as the sampling sees them: FP32 tensors of one row, or of the two rows of guidance.
+
+Files may hold FP16 inputs and outputs (toolkit.export.onnx_file); the sampling stays FP32 around them, as the
+gateway's does.
+"""
 
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import onnxruntime
 import torch
 from torch import Tensor
@@ -33,6 +38,9 @@ class Networks(Protocol):
     max_subjects: int
 
 
+_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
+
+
 class OnnxNetworks:
     """The exported files in ONNX Runtime, one call for the two rows of a step as the gateway does."""
 
@@ -46,6 +54,10 @@ class OnnxNetworks:
         }
         if not self._sessions:
             raise FileNotFoundError(f"{models} holds no <model>/1/model.onnx")
+        self._types = {
+            name: {tensor.name: _TYPES[tensor.type] for tensor in session.get_inputs()}
+            for name, session in self._sessions.items()
+        }
         self.latent_shape = tuple(self._shape("unet_tdm", "sample"))
         self.reference_size = self._shape("image_encoder", "pixel_values")[1]
         self.max_subjects = self._shape("subject_fuser", "subject_positions")[0]
@@ -77,8 +89,9 @@ class OnnxNetworks:
         return self._run("vae_decoder", latents=latents[None])[0]
 
     def _run(self, name: str, **inputs: Tensor) -> Tensor:
-        (output,) = self._sessions[name].run(None, {key: value.numpy() for key, value in inputs.items()})
-        return torch.from_numpy(output)
+        feeds = {key: value.numpy().astype(self._types[name][key], copy=False) for key, value in inputs.items()}
+        (output,) = self._sessions[name].run(None, feeds)
+        return torch.from_numpy(output).float()
 
     def _shape(self, name: str, tensor: str) -> list[int]:
         """Of one row."""

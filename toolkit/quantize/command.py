@@ -1,0 +1,133 @@
+"""Writes a family whose two UNets compute in eight bits, and says what that costs.
+
+INT8 is ONNX Runtime's static quantization; FP8 is NVIDIA's ModelOpt, which --modelopt finds. Both leave the same
+layers in the graph's precision (toolkit/quantize/graph.py says which and why), and both are measured alike, on
+steps that calibration has not seen: the error of noise_pred and of the guided noise along the schedule, whether
+TensorRT's parser has all that the graphs hold, and with --pictures what it does to pictures.
+
+The rest of the family is copied. docs/quantization.md leads from here to a serving engine.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+
+import onnx
+
+from toolkit.errors import InputError
+from toolkit.export import tensorrt
+from toolkit.export.description import weights_sha256
+from toolkit.export.onnx_file import DATA
+from toolkit.quantize import UNETS, graph, int8, judge, modelopt, prompts, rows
+
+COMPARISON = "comparison"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--family", type=Path, required=True, help="folder of the family")
+    parser.add_argument("--calibration", type=Path, required=True, help="what `calibrate` recorded of it")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the family in eight bits")
+    parser.add_argument("--mode", choices=["int8", "fp8"], default="int8", help="default: %(default)s")
+    parser.add_argument("--modelopt", metavar="PYTHON", help="python of an environment with nvidia-modelopt[onnx], which "
+                        "then quantizes; fp8 needs it")  # fmt: skip
+    parser.add_argument("--keep", metavar="REGEX", help="nodes, by name or their weights', that keep their precision too")
+    parser.add_argument("--check", action="store_true", help="measure what lies in --out, write nothing but pictures")
+    parser.add_argument("--pictures", type=int, default=0, help="of the prompts kept for the check, to draw with both "
+                        "families, side by side in OUT/comparison (default: none)")  # fmt: skip
+    parser.add_argument("--threads", type=int, default=2, help="of ONNX Runtime (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    try:
+        if not args.check:
+            quantize(args)
+        return check(args)
+    except InputError as error:
+        print(f"quantize: {error}", file=sys.stderr)
+        return 2
+
+
+def quantize(args: argparse.Namespace) -> None:
+    """Writes the folder, whole or not at all. Raises InputError."""
+    if args.out.exists():
+        raise InputError(f"{args.out} exists; remove it, give another --out, or measure it with --check")
+    if args.mode == "fp8" and not args.modelopt:
+        raise InputError("ONNX Runtime makes no FP8 that TensorRT reads; give --modelopt PYTHON (docs/quantization.md)")
+    for name in UNETS:  # before anything long
+        rows.read(args.calibration / f"{name}.npz", _graph(args.family, name))
+    part = args.out.with_name(args.out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(args.family, part, symlinks=True, ignore=_is_weights_of_unet)
+    for name in UNETS:
+        _quantize(args, name, part)
+    description = part / "pipeline.json"
+    text = description.read_text(encoding="utf-8")
+    sha256 = json.loads(text)["weights_sha256"]
+    description.write_text(text.replace(sha256, weights_sha256(part / "models")), encoding="utf-8")
+    part.rename(args.out)
+
+
+def _quantize(args: argparse.Namespace, name: str, part: Path) -> None:
+    source, target, data = _graph(args.family, name), _graph(part, name), args.calibration / f"{name}.npz"
+    model = graph.load(source)
+    keep = graph.kept(model, args.keep)
+    total = sum(node.op_type in graph.QUANTIZED for node in model.graph.node)
+    reasons = ", ".join(f"{count} {why}" for why, count in Counter(keep.values()).items())
+    print(f"{name}: {total - len(keep)} of {total} convolutions and products to {args.mode}, the others stay: {reasons}")
+    if args.modelopt:
+        modelopt.quantize(args.modelopt, args.mode, model, keep, data, target)
+    else:
+        int8.quantize(model, keep, rows.read(data, source), target)
+
+
+def check(args: argparse.Namespace) -> int:
+    """Prints what was written and its errors; 1 if TensorRT would refuse it. Raises InputError."""
+    family = json.loads((args.family / "pipeline.json").read_text(encoding="utf-8"))
+    found, refused = {}, 0
+    for name in UNETS:
+        source, target = _graph(args.family, name), _graph(args.out, name)
+        model = onnx.shape_inference.infer_shapes(onnx.load(target, load_external_data=False))
+        kinds = graph.quantized_types(model)
+        if not kinds:
+            raise InputError(f"{target} holds no QuantizeLinear: it is not quantized")
+        sizes = [_size(path) / 2**20 for path in (source, target)]
+        print(f"{name}: {sizes[0]:.1f} → {sizes[1]:.1f} MiB; " + ", ".join(f"{n} {kind}" for kind, n in kinds.items()))
+        for fault in tensorrt.faults(model):
+            refused += 1
+            print(f"{name}: TensorRT refuses {fault}")
+        data = rows.read(args.calibration / "check" / f"{name}.npz", source)
+        scale, timesteps = family["defaults"]["guidance_scale"], family["schedule"]["num_train_timesteps"]
+        found[name] = judge.errors(source, target, data, scale, timesteps, args.threads)
+    print(f"\n{judge.table(found)}\n")
+    if args.pictures:
+        _compare(args)
+    return 1 if refused else 0
+
+
+def _compare(args: argparse.Namespace) -> None:
+    recorded = json.loads((args.calibration / "calibration.json").read_text(encoding="utf-8"))
+    _, kept = prompts.split(prompts.load(recorded["prompts"]))
+    compared = judge.compare((args.family, args.out), kept[: args.pictures], args.out / COMPARISON, args.threads)
+    for pair in compared:
+        print(f"{pair.path}: {pair.difference:.2f} of 255 apart, fusion agrees in {pair.fusion:.1%} of the pixels")
+
+
+def _graph(family: Path, name: str) -> Path:
+    path = family / "models" / name / "1" / "model.onnx"
+    if not path.exists() and not family.name.endswith(".part"):
+        raise InputError(f"{family} holds no {path.relative_to(family)}: it is no folder of a family")
+    return path
+
+
+def _is_weights_of_unet(folder: str, names: list[str]) -> list[str]:
+    """For copytree: what is written anew, and comparisons of another quantization."""
+    unet = Path(folder).parent.name in UNETS
+    return [n for n in names if n == COMPARISON or (unet and n in ("model.onnx", "model.onnx" + DATA))]
+
+
+def _size(path: Path) -> int:
+    return sum(p.stat().st_size for p in path.parent.glob("model.onnx*"))

@@ -1,0 +1,78 @@
+"""Which layers of a UNet's graph become eight bits wide, and which stay as they are.
+
+As NVIDIA's recipes for Stable Diffusion have it: convolutions and linear layers, which are nearly all of the
+arithmetic and of the weights. What stays, for it is cheap and errors there cost most:
+
+    norms, SiLU, GELU, residual sums    element by element; no arithmetic to save
+    attention (Q K^T, softmax, ... V)   small probabilities; fused FP16 attention is the faster kernel anyway
+    conv_in, conv_out                   4 channels in or out: the latents and the noise themselves
+    conv_shortcut                       what a block adds its own work to, so that its error meets no norm
+    timestep embedding                  one vector a row, and all blocks are steered by it
+    cross attention's K and V           77 tokens; few of a text's states are many times larger than the rest, and
+                                        one scale for all would leave the others, a subject's too, few of 256 levels
+"""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, numpy_helper
+
+QUANTIZED = ("Conv", "MatMul")  # the exporter writes linear layers as MatMul, those of the timestep as Gemm
+_KEPT_WEIGHTS = re.compile(r"\bconv_(in|out|shortcut)\.")
+
+
+def load(path: Path) -> onnx.ModelProto:
+    """With plain weights: a graph of stored16 (toolkit.export.onnx_file) has a Cast behind each, through which
+    quantizers do not see."""
+    model = onnx.load(path)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    casts = [
+        node
+        for node in model.graph.node
+        if node.op_type == "Cast" and node.input[0] in weights and node.attribute[0].i == TensorProto.FLOAT
+    ]
+    for cast in casts:
+        weight = weights[cast.input[0]]
+        weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype("float32"), cast.output[0]))
+        model.graph.node.remove(cast)
+    return model
+
+
+def kept(model: onnx.ModelProto, also: str | None = None) -> dict[str, str]:
+    """Names of the nodes of a QUANTIZED type that keep their precision → why.
+
+    also: regular expression; nodes that it finds in their name or their weights' stay too.
+    """
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = {tensor.name for tensor in model.graph.input}
+    found = {}
+    for node in model.graph.node:
+        if node.op_type in QUANTIZED and (why := _why_kept(node, weights, inputs, also)):
+            found[node.name] = why
+    return found
+
+
+def _why_kept(node: onnx.NodeProto, weights: set[str], inputs: set[str], also: str | None) -> str:
+    data, weight = node.input[:2]
+    if weight not in weights:
+        return "attention"
+    if node.op_type == "MatMul" and data in inputs:
+        return "cross attention's K and V"
+    if match := _KEPT_WEIGHTS.search(weight):
+        return f"conv_{match[1]}"
+    return "--keep" if also and re.search(also, f"{node.name} {weight}") else ""
+
+
+def quantized_types(model: onnx.ModelProto) -> Counter[str]:
+    """How many QuantizeLinear and DequantizeLinear the graph has of each quantized type. model: shapes inferred."""
+    graph = model.graph
+    types = {v.name: v.type.tensor_type.elem_type for v in graph.value_info}
+    types |= {t.name: t.data_type for t in graph.initializer}
+    counts: Counter[str] = Counter()
+    for node in graph.node:
+        side = {"QuantizeLinear": node.output, "DequantizeLinear": node.input}.get(node.op_type)
+        if side:
+            counts[f"{node.op_type} {TensorProto.DataType.Name(types[side[0]])}"] += 1
+    return counts
