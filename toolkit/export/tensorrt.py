@@ -72,7 +72,7 @@ def _quantization(node: onnx.NodeProto, types: dict[str, str], constants: dict, 
     if node.input[2] not in constants:
         return f"{node.op_type} with a computed zero point: TensorRT takes 0"
     zero_point = numpy_helper.to_array(constants[node.input[2]]).astype(np.float32)
-    return f"{node.op_type} with a zero point other than 0: TensorRT quantizes symmetrically" if zero_point.any() else ""
+    return f"{node.op_type} with a zero point other than 0: TensorRT has 0 alone" if zero_point.any() else ""
 
 
 def _indices(name: str) -> bool:

@@ -23,11 +23,12 @@ from toolkit.reference.pipeline import Pipeline
 
 # The families that know the drawn people of the validation pairs.
 _DRAWN = ("mini", "tiny")
+_FEWEST_STEPS = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--family", type=Path, required=True, help="folder of the family whose graphs are to be quantized")
+    parser.add_argument("--family", type=Path, required=True, help="folder of the family to be quantized")
     parser.add_argument("--prompts", default=prompts.BUILT_IN, metavar="FILE",
                         help='JSON lines {"prompt": ..., "references": [image files]}, or built-in: the validation '
                         "pairs of the mini family (default)")  # fmt: skip
@@ -51,9 +52,11 @@ def run(args: argparse.Namespace) -> int:
 def calibrate(args: argparse.Namespace) -> None:
     """Raises InputError."""
     if args.rows < 8 or args.rows % 8:
-        raise InputError(f"--rows {args.rows}: expected a multiple of 8 (two make a step, a quarter as many are checked)")
+        raise InputError(f"--rows {args.rows}: expected a multiple of 8, for a quarter as many are kept for the check")
     if args.pictures < 2:
         raise InputError(f"--pictures {args.pictures}: expected 2 or more, some of them for the check")
+    if args.steps is not None and args.steps < _FEWEST_STEPS:
+        raise InputError(f"--steps {args.steps}: expected {_FEWEST_STEPS} or more, or a stage would have none")
     pipeline = _pipeline(args.family, args.threads)
     if args.steps:
         pipeline.family["defaults"]["num_inference_steps"] = args.steps
@@ -73,12 +76,14 @@ def _pipeline(folder: Path, threads: int) -> Pipeline:
     try:
         return Pipeline(folder, recorder.Recorder(OnnxNetworks(folder / "models", threads)))
     except (OSError, KeyError, StopIteration) as error:
-        raise InputError(f"--family {folder} is no folder of a family (pipeline.json, tokenizer/, models/): {error}") from error
+        wanted = "pipeline.json, tokenizer/ and models/ with ONNX files"
+        raise InputError(f"--family {folder} is no folder of a family ({wanted}): {error}") from error
 
 
 def _write(args: argparse.Namespace, family: dict, data: dict[str, Rows], check: dict[str, Rows]) -> None:
     (args.out / "check").mkdir(parents=True, exist_ok=True)
-    about = {key: family[key] for key in ("name", "weights_sha256")} | {"seed": args.seed, "prompts": _source(args.prompts)}
+    source = args.prompts if args.prompts == prompts.BUILT_IN else str(Path(args.prompts).resolve())
+    about = {"family": family["name"], "weights_sha256": family["weights_sha256"], "prompts": source, "seed": args.seed}
     for name in UNETS:
         inputs = rows.inputs_of(args.family / "models" / name / "1" / "model.onnx")
         for folder, found in ((args.out, data), (args.out / "check", check)):
@@ -93,6 +98,3 @@ def _write(args: argparse.Namespace, family: dict, data: dict[str, Rows], check:
             print(f"{path}: {count} rows, {len(steps)} timesteps from {steps[0]} to {steps[-1]}, {size:.1f} MiB")
     (args.out / "calibration.json").write_text(json.dumps(about) + "\n", encoding="utf-8")
 
-
-def _source(source: str) -> str:
-    return source if source == prompts.BUILT_IN else str(Path(source).resolve())

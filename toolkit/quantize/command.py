@@ -32,10 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--calibration", type=Path, required=True, help="what `calibrate` recorded of it")
     parser.add_argument("--out", type=Path, required=True, help="folder for the family in eight bits")
     parser.add_argument("--mode", choices=["int8", "fp8"], default="int8", help="default: %(default)s")
-    parser.add_argument("--modelopt", metavar="PYTHON", help="python of an environment with nvidia-modelopt[onnx], which "
-                        "then quantizes; fp8 needs it")  # fmt: skip
-    parser.add_argument("--keep", metavar="REGEX", help="nodes, by name or their weights', that keep their precision too")
-    parser.add_argument("--check", action="store_true", help="measure what lies in --out, write nothing but pictures")
+    parser.add_argument("--modelopt", metavar="PYTHON",
+                        help="python of an environment with nvidia-modelopt[onnx], which then quantizes; fp8 needs it")  # fmt: skip
+    parser.add_argument("--keep", metavar="REGEX", help="nodes, by their or their weights' name, that stay as they are too")
+    parser.add_argument("--check", action="store_true", help="measure what lies in --out, quantize nothing")
     parser.add_argument("--pictures", type=int, default=0, help="of the prompts kept for the check, to draw with both "
                         "families, side by side in OUT/comparison (default: none)")  # fmt: skip
     parser.add_argument("--threads", type=int, default=2, help="of ONNX Runtime (default: %(default)s)")
@@ -58,7 +58,7 @@ def quantize(args: argparse.Namespace) -> None:
     if args.mode == "fp8" and not args.modelopt:
         raise InputError("ONNX Runtime makes no FP8 that TensorRT reads; give --modelopt PYTHON (docs/quantization.md)")
     for name in UNETS:  # before anything long
-        rows.read(args.calibration / f"{name}.npz", _graph(args.family, name))
+        rows.read(args.calibration / f"{name}.npz", _existing(args.family, name))
     part = args.out.with_name(args.out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(args.family, part, symlinks=True, ignore=_is_weights_of_unet)
@@ -74,14 +74,16 @@ def quantize(args: argparse.Namespace) -> None:
 def _quantize(args: argparse.Namespace, name: str, part: Path) -> None:
     source, target, data = _graph(args.family, name), _graph(part, name), args.calibration / f"{name}.npz"
     model = graph.load(source)
-    keep = graph.kept(model, args.keep)
-    total = sum(node.op_type in graph.QUANTIZED for node in model.graph.node)
-    reasons = ", ".join(f"{count} {why}" for why, count in Counter(keep.values()).items())
-    print(f"{name}: {total - len(keep)} of {total} convolutions and products to {args.mode}, the others stay: {reasons}")
+    layers = graph.layers(model, args.keep)
+    names = [layer for layer, why in layers.items() if not why]
+    if not names:
+        raise InputError(f"--keep {args.keep} leaves nothing of {name} to quantize")
+    stay = ", ".join(f"{count} {why}" for why, count in Counter(layers.values()).items() if why)
+    print(f"{name}: {len(names)} of {len(layers)} convolutions and products to {args.mode}; what stays: {stay}")
     if args.modelopt:
-        modelopt.quantize(args.modelopt, args.mode, model, keep, data, target)
+        modelopt.quantize(args.modelopt, args.mode, model, names, data, target)
     else:
-        int8.quantize(model, keep, rows.read(data, source), target)
+        int8.quantize(model, names, rows.read(data, source), target)
 
 
 def check(args: argparse.Namespace) -> int:
@@ -89,13 +91,14 @@ def check(args: argparse.Namespace) -> int:
     family = json.loads((args.family / "pipeline.json").read_text(encoding="utf-8"))
     found, refused = {}, 0
     for name in UNETS:
-        source, target = _graph(args.family, name), _graph(args.out, name)
+        source, target = _existing(args.family, name), _existing(args.out, name)
         model = onnx.shape_inference.infer_shapes(onnx.load(target, load_external_data=False))
         kinds = graph.quantized_types(model)
         if not kinds:
             raise InputError(f"{target} holds no QuantizeLinear: it is not quantized")
         sizes = [_size(path) / 2**20 for path in (source, target)]
-        print(f"{name}: {sizes[0]:.1f} → {sizes[1]:.1f} MiB; " + ", ".join(f"{n} {kind}" for kind, n in kinds.items()))
+        pairs = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        print(f"{name}: {sizes[0]:.1f} → {sizes[1]:.1f} MiB; {graph.quantized_layers(model)} layers by {pairs}")
         for fault in tensorrt.faults(model):
             refused += 1
             print(f"{name}: TensorRT refuses {fault}")
@@ -117,9 +120,12 @@ def _compare(args: argparse.Namespace) -> None:
 
 
 def _graph(family: Path, name: str) -> Path:
-    path = family / "models" / name / "1" / "model.onnx"
-    if not path.exists() and not family.name.endswith(".part"):
-        raise InputError(f"{family} holds no {path.relative_to(family)}: it is no folder of a family")
+    return family / "models" / name / "1" / "model.onnx"
+
+
+def _existing(family: Path, name: str) -> Path:
+    if not (path := _graph(family, name)).exists():
+        raise InputError(f"{path} does not exist; expected the folder of a family with ONNX files")
     return path
 
 

@@ -40,21 +40,18 @@ def load(path: Path) -> onnx.ModelProto:
     return model
 
 
-def kept(model: onnx.ModelProto, also: str | None = None) -> dict[str, str]:
-    """Names of the nodes of a QUANTIZED type that keep their precision → why.
+def layers(model: onnx.ModelProto, keep: str | None = None) -> dict[str, str]:
+    """Names of the nodes of a QUANTIZED type → why they keep their precision, "" for those that do not.
 
-    also: regular expression; nodes that it finds in their name or their weights' stay too.
+    keep: regular expression; nodes that it finds in their name or their weights' stay too.
     """
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = {tensor.name for tensor in model.graph.input}
-    found = {}
-    for node in model.graph.node:
-        if node.op_type in QUANTIZED and (why := _why_kept(node, weights, inputs, also)):
-            found[node.name] = why
-    return found
+    nodes = [node for node in model.graph.node if node.op_type in QUANTIZED]
+    return {node.name: _why_kept(node, weights, inputs, keep) for node in nodes}
 
 
-def _why_kept(node: onnx.NodeProto, weights: set[str], inputs: set[str], also: str | None) -> str:
+def _why_kept(node: onnx.NodeProto, weights: set[str], inputs: set[str], keep: str | None) -> str:
     data, weight = node.input[:2]
     if weight not in weights:
         return "attention"
@@ -62,7 +59,7 @@ def _why_kept(node: onnx.NodeProto, weights: set[str], inputs: set[str], also: s
         return "cross attention's K and V"
     if match := _KEPT_WEIGHTS.search(weight):
         return f"conv_{match[1]}"
-    return "--keep" if also and re.search(also, f"{node.name} {weight}") else ""
+    return "--keep" if keep and re.search(keep, f"{node.name} {weight}") else ""
 
 
 def quantized_types(model: onnx.ModelProto) -> Counter[str]:
@@ -76,3 +73,9 @@ def quantized_types(model: onnx.ModelProto) -> Counter[str]:
         if side:
             counts[f"{node.op_type} {TensorProto.DataType.Name(types[side[0]])}"] += 1
     return counts
+
+
+def quantized_layers(model: onnx.ModelProto) -> int:
+    """Nodes whose data and weights are both dequantized, so that TensorRT computes them in eight bits."""
+    dequantized = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    return sum(node.op_type in QUANTIZED and dequantized.issuperset(node.input[:2]) for node in model.graph.node)

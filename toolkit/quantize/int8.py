@@ -6,7 +6,7 @@ tensor for activations, from the largest value that the calibration data showed;
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -25,8 +25,8 @@ _OPTIONS = {
 }
 
 
-def quantize(model: onnx.ModelProto, keep: Iterable[str], data: Rows, target: Path) -> None:
-    """model: as graph.load gives it. keep: names of nodes that stay as they are."""
+def quantize(model: onnx.ModelProto, names: list[str], data: Rows, target: Path) -> None:
+    """model: as graph.load gives it. names: of the nodes to quantize."""
     size = sum(tensor.ByteSize() for tensor in model.graph.initializer)
     metadata = {entry.key: entry.value for entry in model.metadata_props if entry.key == PRESET}
     level = logging.root.manager.disable
@@ -37,7 +37,7 @@ def quantize(model: onnx.ModelProto, keep: Iterable[str], data: Rows, target: Pa
             target,
             _Reader(steps_of(data)),
             op_types_to_quantize=list(graph.QUANTIZED),
-            nodes_to_exclude=list(keep),
+            nodes_to_quantize=names,
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,

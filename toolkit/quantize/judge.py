@@ -29,7 +29,9 @@ class Error:
     guided: float
 
 
-def errors(graph: Path, quantized: Path, data: Rows, guidance_scale: float, train_timesteps: int, threads: int = 2) -> list[Error]:
+def errors(
+    graph: Path, quantized: Path, data: Rows, guidance_scale: float, train_timesteps: int, threads: int = 2
+) -> list[Error]:
     """A line each of BANDS equal parts of the schedule that the data has steps of, the noisiest first."""
     wanted, got = (_outputs(path, data, threads) for path in (graph, quantized))
     timesteps = data["timestep"][::2]
@@ -64,9 +66,10 @@ def _relative(wanted: np.ndarray, got: np.ndarray) -> float:
 
 def table(found: dict[str, list[Error]]) -> str:
     lines = ["| UNet | timesteps | steps | noise_pred | largest | guided noise |", "|---|---|--:|--:|--:|--:|"]
-    for name, errors_ in found.items():
-        for e in errors_:
-            lines.append(f"| `{name}` | {e.low} to {e.high} | {e.steps} | {e.noise_pred:.2%} | {e.largest:.3f} | {e.guided:.2%} |")
+    for name, bands in found.items():
+        for e in bands:
+            cells = (f"`{name}`", f"{e.low} to {e.high}", e.steps, f"{e.noise_pred:.2%}", f"{e.largest:.3f}", f"{e.guided:.2%}")
+            lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 

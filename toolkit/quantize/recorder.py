@@ -49,34 +49,35 @@ class Recorder:
         return calls
 
 
-def ways(family: dict) -> list[dict | None]:
-    """Defaults that a picture's stage bounds come from, in turn; None = without subjects.
-
-    family: of pipeline.json."""
-    return [{}, *family.get("input_fidelity", {}).values(), None]
+def turns(family: dict, requests: Sequence[Request], pictures: int) -> list[tuple[Request, dict]]:
+    """What each picture shows, and the defaults of pipeline.json (`family`) that its stage bounds come from."""
+    ways = [{}, *family.get("input_fidelity", {}).values(), None]
+    found = []
+    for k in range(pictures):
+        round_, number = divmod(k, len(requests))
+        # a round later, so that a prompt that comes again comes in another way
+        way, request = ways[(k + round_) % len(ways)], requests[number]
+        found.append((text_only(request) if way is None else request, {**family["defaults"], **(way or {})}))
+    return found
 
 
 def record(pipeline: Pipeline, requests: Sequence[Request], pictures: int, rows: int, seed: int) -> dict[str, Rows]:
-    """`rows` (even) of each UNet from `pictures` pictures of the requests in turn; fewer where they make fewer calls.
+    """`rows` (even) of each UNet from `pictures` pictures; fewer where those make fewer calls, and no entry for a UNet
+    that is never called.
 
     pipeline: its networks are a Recorder.
     """
-    rng = np.random.default_rng(seed)
-    family, found = pipeline.family, ways(pipeline.family)
-    turns = [(k % len(requests), (k + k // len(requests)) % len(found)) for k in range(pictures)]
-    using = {
-        "unet_tdm": [True] * pictures,
-        "unet_sdm": [bool(requests[r].subjects) and found[w] is not None for r, w in turns],
-    }
-    quotas = {name: iter(_shares(rows // 2, sum(uses))) for name, uses in using.items()}
+    rng, family = np.random.default_rng(seed), pipeline.family
+    asked = turns(family, requests, pictures)
+    calling = {"unet_tdm": pictures, "unet_sdm": sum(bool(request.subjects) for request, _ in asked)}
+    shares = {name: iter(_shares(rows // 2, count)) for name, count in calling.items()}
     kept: dict[str, list[Rows]] = {name: [] for name in UNETS}
-    for k, (r, w) in enumerate(tqdm(turns, desc="pictures")):
-        request = requests[r] if found[w] is not None else text_only(requests[r])
-        pipeline.family = {**family, "defaults": {**family["defaults"], **(found[w] or {})}}
+    for k, (request, defaults) in enumerate(tqdm(asked, desc="pictures")):
+        pipeline.family = {**family, "defaults": defaults}
         pipeline.generate(replace(request, seed=seed + k))
         for name, calls in pipeline.networks.take().items():
-            if using[name][k]:
-                kept[name] += [calls[i] for i in _spread(len(calls), next(quotas[name]), rng)]
+            if calls:
+                kept[name] += [calls[i] for i in _spread(len(calls), next(shares[name]), rng)]
     pipeline.family = family
     return {name: _join(calls) for name, calls in kept.items() if calls}
 
