@@ -66,6 +66,9 @@ def calibrate(args: argparse.Namespace) -> None:
     prompts.check(pipeline, requests)
     others, kept = prompts.split(requests)
     checked = max(args.pictures // 5, 1)
+    for part, pictures in ((others, args.pictures - checked), (kept, checked)):
+        if not any(request.subjects for request, _ in recorder.turns(pipeline.family, part, pictures)):
+            raise InputError(f"of {pictures} pictures none has references, which unet_sdm needs; give more of them")
     print(f"{len(others)} prompts for the quantizer, {len(kept)} for the check")
     data = recorder.record(pipeline, others, args.pictures - checked, args.rows, args.seed)
     check = recorder.record(pipeline, kept, checked, args.rows // 4, args.seed + args.pictures)
@@ -87,8 +90,6 @@ def _write(args: argparse.Namespace, family: dict, data: dict[str, Rows], check:
     for name in UNETS:
         inputs = rows.inputs_of(args.family / "models" / name / "1" / "model.onnx")
         for folder, found in ((args.out, data), (args.out / "check", check)):
-            if name not in found:
-                raise InputError(f"{name} was never called: give prompts with references, every fifth is for the check")
             path = folder / f"{name}.npz"
             rows.write(path, {key: found[name][key].astype(dtype) for key, (dtype, _) in inputs.items()})
             steps = np.unique(found[name]["timestep"]).astype(int)

@@ -21,6 +21,7 @@ from toolkit.errors import InputError
 from toolkit.export import tensorrt
 from toolkit.export.description import weights_sha256
 from toolkit.export.onnx_file import DATA
+from toolkit.export.weights import PRESET
 from toolkit.quantize import UNETS, graph, int8, judge, modelopt, prompts, rows
 
 COMPARISON = "comparison"
@@ -33,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the family in eight bits")
     parser.add_argument("--mode", choices=["int8", "fp8"], default="int8", help="default: %(default)s")
     parser.add_argument("--modelopt", metavar="PYTHON",
-                        help="python of an environment with nvidia-modelopt[onnx], which then quantizes; fp8 needs it")  # fmt: skip
-    parser.add_argument("--keep", metavar="REGEX", help="nodes, by their or their weights' name, that stay as they are too")
+                        help="python of an environment with ModelOpt, which then quantizes; fp8 needs it")  # fmt: skip
+    parser.add_argument("--keep", metavar="REGEX", help="nodes, by name or their weights', that stay as they are too")
     parser.add_argument("--check", action="store_true", help="measure what lies in --out, quantize nothing")
     parser.add_argument("--pictures", type=int, default=0, help="of the prompts kept for the check, to draw with both "
                         "families, side by side in OUT/comparison (default: none)")  # fmt: skip
@@ -84,6 +85,17 @@ def _quantize(args: argparse.Namespace, name: str, part: Path) -> None:
         modelopt.quantize(args.modelopt, args.mode, model, names, data, target)
     else:
         int8.quantize(model, names, rows.read(data, source), target)
+    _finish(target, names, {entry.key: entry.value for entry in model.metadata_props if entry.key == PRESET})
+
+
+def _finish(path: Path, names: list[str], metadata: dict[str, str]) -> None:
+    """metadata: the rest, where parameters of training lie, is true no more."""
+    model = onnx.load(path, load_external_data=False)
+    for node in model.graph.node:
+        node.name = node.name.removesuffix(modelopt.SUFFIX)
+    graph.spare(model, names)
+    onnx.helper.set_model_props(model, metadata)
+    path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def check(args: argparse.Namespace) -> int:

@@ -62,6 +62,23 @@ def _why_kept(node: onnx.NodeProto, weights: set[str], inputs: set[str], keep: s
     return "--keep" if keep and re.search(keep, f"{node.name} {weight}") else ""
 
 
+def spare(model: onnx.ModelProto, names: list[str]) -> None:
+    """Others than the nodes to quantize read again what was quantized for those: a skip connection begins where a
+    convolution reads, and both quantizers give it the convolution's eight bits."""
+    producers = {name: node for node in model.graph.node for name in node.output}
+    for node in model.graph.node:
+        if node.name not in names:
+            node.input[:] = [_before_quantization(name, producers) for name in node.input]
+
+
+def _before_quantization(name: str, producers: dict[str, onnx.NodeProto]) -> str:
+    dequantize = producers.get(name)
+    if dequantize is None or dequantize.op_type != "DequantizeLinear":
+        return name
+    quantize = producers.get(dequantize.input[0])  # none for weights, which are quantized in the file
+    return name if quantize is None else quantize.input[0]
+
+
 def quantized_types(model: onnx.ModelProto) -> Counter[str]:
     """How many QuantizeLinear and DequantizeLinear the graph has of each quantized type. model: shapes inferred."""
     graph = model.graph

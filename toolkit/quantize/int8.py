@@ -13,7 +13,6 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
 
 from toolkit.export.onnx_file import EXTERNAL_FROM
-from toolkit.export.weights import PRESET
 from toolkit.quantize import graph
 from toolkit.quantize.rows import Rows, steps_of
 
@@ -28,7 +27,6 @@ _OPTIONS = {
 def quantize(model: onnx.ModelProto, names: list[str], data: Rows, target: Path) -> None:
     """model: as graph.load gives it. names: of the nodes to quantize."""
     size = sum(tensor.ByteSize() for tensor in model.graph.initializer)
-    metadata = {entry.key: entry.value for entry in model.metadata_props if entry.key == PRESET}
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)  # it asks for its own preprocessing, which would rewrite the graph
     try:
@@ -48,9 +46,6 @@ def quantize(model: onnx.ModelProto, names: list[str], data: Rows, target: Path)
         )
     finally:
         logging.disable(level)
-    written = onnx.load(target, load_external_data=False)
-    onnx.helper.set_model_props(written, metadata)  # where parameters of training lay is true no more
-    target.write_bytes(written.SerializeToString(deterministic=True))
 
 
 class _Reader(CalibrationDataReader):

@@ -68,8 +68,8 @@ def table(found: dict[str, list[Error]]) -> str:
     lines = ["| UNet | timesteps | steps | noise_pred | largest | guided noise |", "|---|---|--:|--:|--:|--:|"]
     for name, bands in found.items():
         for e in bands:
-            cells = (f"`{name}`", f"{e.low} to {e.high}", e.steps, f"{e.noise_pred:.2%}", f"{e.largest:.3f}", f"{e.guided:.2%}")
-            lines.append(f"| {' | '.join(map(str, cells))} |")
+            where = f"`{name}` | {e.low} to {e.high} | {e.steps}"
+            lines.append(f"| {where} | {e.noise_pred:.2%} | {e.largest:.3f} | {e.guided:.2%} |")
     return "\n".join(lines)
 
 

@@ -62,8 +62,7 @@ def turns(family: dict, requests: Sequence[Request], pictures: int) -> list[tupl
 
 
 def record(pipeline: Pipeline, requests: Sequence[Request], pictures: int, rows: int, seed: int) -> dict[str, Rows]:
-    """`rows` (even) of each UNet from `pictures` pictures; fewer where those make fewer calls, and no entry for a UNet
-    that is never called.
+    """`rows` (even) of each UNet from `pictures` pictures, some of subjects; fewer where those make fewer calls.
 
     pipeline: its networks are a Recorder.
     """
@@ -79,12 +78,12 @@ def record(pipeline: Pipeline, requests: Sequence[Request], pictures: int, rows:
             if calls:
                 kept[name] += [calls[i] for i in _spread(len(calls), next(shares[name]), rng)]
     pipeline.family = family
-    return {name: _join(calls) for name, calls in kept.items() if calls}
+    return {name: _join(calls) for name, calls in kept.items()}
 
 
 def _shares(total: int, parts: int) -> list[int]:
     """total in whole parts that differ by one at most."""
-    return np.diff(np.arange(parts + 1) * total // max(parts, 1)).tolist()
+    return np.diff(np.arange(parts + 1) * total // parts).tolist()
 
 
 def _spread(calls: int, wanted: int, rng: np.random.Generator) -> list[int]:
