@@ -3,4 +3,12 @@
 docs/quantization.md is the guide.
 """
 
+from pathlib import Path
+
 UNETS = ("unet_tdm", "unet_sdm")
+
+
+def graphs(family: Path) -> Path:
+    """The folder of the family's ONNX files: those that engines are built from, in FP16, where there are any."""
+    served = family / "onnxruntime"
+    return served if (served / UNETS[0] / "1" / "model.onnx").exists() else family / "models"

@@ -1,6 +1,7 @@
 """Records what both UNets are fed while real pictures are drawn: the calibration data of a quantization.
 
-The reference pipeline runs the family's graphs in ONNX Runtime. A fifth of the prompts is kept apart: their rows go
+The reference pipeline runs the family's graphs in ONNX Runtime, on a CPU: those of onnxruntime/, from which engines
+are built, or where there is no such folder those of models/. A fifth of the prompts is kept apart: their rows go
 to check/, on which `quantize` measures what it has done.
 
   OUT/unet_tdm.npz, unet_sdm.npz          for the quantizer
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.errors import InputError
-from toolkit.quantize import UNETS, prompts, recorder, rows
+from toolkit.quantize import UNETS, graphs, prompts, recorder, rows
 from toolkit.quantize.rows import Rows
 from toolkit.reference.networks import OnnxNetworks
 from toolkit.reference.pipeline import Pipeline
@@ -77,9 +78,9 @@ def calibrate(args: argparse.Namespace) -> None:
 
 def _pipeline(folder: Path, threads: int) -> Pipeline:
     try:
-        return Pipeline(folder, recorder.Recorder(OnnxNetworks(folder / "models", threads)))
+        return Pipeline(folder, recorder.Recorder(OnnxNetworks(graphs(folder), threads)))
     except (OSError, KeyError, StopIteration) as error:
-        wanted = "pipeline.json, tokenizer/ and models/ with ONNX files"
+        wanted = "pipeline.json, tokenizer/, ONNX files in onnxruntime/ or models/"
         raise InputError(f"--family {folder} is no folder of a family ({wanted}): {error}") from error
 
 
@@ -88,7 +89,7 @@ def _write(args: argparse.Namespace, family: dict, data: dict[str, Rows], check:
     source = args.prompts if args.prompts == prompts.BUILT_IN else str(Path(args.prompts).resolve())
     about = {"family": family["name"], "weights_sha256": family["weights_sha256"], "prompts": source, "seed": args.seed}
     for name in UNETS:
-        inputs = rows.inputs_of(args.family / "models" / name / "1" / "model.onnx")
+        inputs = rows.inputs_of(graphs(args.family) / name / "1" / "model.onnx")
         for folder, found in ((args.out, data), (args.out / "check", check)):
             path = folder / f"{name}.npz"
             rows.write(path, {key: found[name][key].astype(dtype) for key, (dtype, _) in inputs.items()})

@@ -13,6 +13,7 @@ import json
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -22,7 +23,7 @@ from toolkit.export import tensorrt
 from toolkit.export.description import weights_sha256
 from toolkit.export.onnx_file import DATA
 from toolkit.export.weights import PRESET
-from toolkit.quantize import UNETS, graph, int8, judge, modelopt, prompts, rows
+from toolkit.quantize import UNETS, graph, graphs, int8, judge, modelopt, prompts, rows
 
 COMPARISON = "comparison"
 
@@ -62,18 +63,43 @@ def quantize(args: argparse.Namespace) -> None:
         rows.read(args.calibration / f"{name}.npz", _existing(args.family, name))
     part = args.out.with_name(args.out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(args.family, part, symlinks=True, ignore=_is_weights_of_unet)
+    shutil.copytree(args.family, part, symlinks=True, ignore=_left_out(args.family))
     for name in UNETS:
         _quantize(args, name, part)
-    description = part / "pipeline.json"
-    text = description.read_text(encoding="utf-8")
-    sha256 = json.loads(text)["weights_sha256"]
-    description.write_text(text.replace(sha256, weights_sha256(part / "models")), encoding="utf-8")
+    _describe(args, part)
     part.rename(args.out)
 
 
+def _left_out(family: Path) -> Callable[[str, list[str]], set[str]]:
+    """For copytree: the UNets, which are written anew, other graphs of the family, and what was made of them."""
+    kept = graphs(family)
+    others = {"models", "onnxruntime", "engines", COMPARISON} - {kept.name}
+
+    def left_out(folder: str, names: list[str]) -> set[str]:
+        path = Path(folder)
+        found = {name for name in names if name.endswith(".plan")}
+        if path == family:
+            found |= others.intersection(names)
+        if path.parent.parent == kept and path.parent.name in UNETS:
+            found |= {"model.onnx", "model.onnx" + DATA}.intersection(names)
+        return found
+
+    return left_out
+
+
+def _describe(args: argparse.Namespace, part: Path) -> None:
+    description, profiles = part / "pipeline.json", part / "profiles.json"
+    text = description.read_text(encoding="utf-8")
+    sha256 = json.loads(text)["weights_sha256"]
+    description.write_text(text.replace(sha256, weights_sha256(graphs(part))), encoding="utf-8")
+    if profiles.exists():  # so that engines are named for what they are
+        text = profiles.read_text(encoding="utf-8").replace('"precision": "fp16"', f'"precision": "{args.mode}"')
+        profiles.write_text(text, encoding="utf-8")
+
+
 def _quantize(args: argparse.Namespace, name: str, part: Path) -> None:
-    source, target, data = _graph(args.family, name), _graph(part, name), args.calibration / f"{name}.npz"
+    source, data = _existing(args.family, name), args.calibration / f"{name}.npz"
+    target = part / source.relative_to(args.family)
     model = graph.load(source)
     layers = graph.layers(model, args.keep)
     names = [layer for layer, why in layers.items() if not why]
@@ -131,20 +157,10 @@ def _compare(args: argparse.Namespace) -> None:
         print(f"{pair.path}: {pair.difference:.2f} of 255 apart, fusion agrees in {pair.fusion:.1%} of the pixels")
 
 
-def _graph(family: Path, name: str) -> Path:
-    return family / "models" / name / "1" / "model.onnx"
-
-
 def _existing(family: Path, name: str) -> Path:
-    if not (path := _graph(family, name)).exists():
+    if not (path := graphs(family) / name / "1" / "model.onnx").exists():
         raise InputError(f"{path} does not exist; expected the folder of a family with ONNX files")
     return path
-
-
-def _is_weights_of_unet(folder: str, names: list[str]) -> list[str]:
-    """For copytree: what is written anew, and comparisons of another quantization."""
-    unet = Path(folder).parent.name in UNETS
-    return [n for n in names if n == COMPARISON or (unet and n in ("model.onnx", "model.onnx" + DATA))]
 
 
 def _size(path: Path) -> int:

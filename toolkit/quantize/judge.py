@@ -9,6 +9,7 @@ import onnxruntime
 from PIL import Image
 from tqdm import tqdm
 
+from toolkit.quantize import graphs
 from toolkit.quantize.rows import Rows, steps_of
 from toolkit.reference.networks import OnnxNetworks
 from toolkit.reference.pipeline import Pipeline, Request, Result
@@ -101,5 +102,5 @@ def compare(families: tuple[Path, Path], requests: Sequence[Request], out: Path,
 
 
 def _draw(folder: Path, requests: Sequence[Request], threads: int) -> list[Result]:
-    pipeline = Pipeline(folder, OnnxNetworks(folder / "models", threads))
+    pipeline = Pipeline(folder, OnnxNetworks(graphs(folder), threads))
     return [pipeline.generate(replace(r, seed=k)) for k, r in enumerate(tqdm(requests, desc=folder.name))]

@@ -55,7 +55,7 @@ class OnnxNetworks:
         if not self._sessions:
             raise FileNotFoundError(f"{models} holds no <model>/1/model.onnx")
         self._types = {
-            name: {tensor.name: _TYPES[tensor.type] for tensor in session.get_inputs()}
+            name: {tensor.name: tensor.type for tensor in session.get_inputs()}
             for name, session in self._sessions.items()
         }
         self.latent_shape = tuple(self._shape("unet_tdm", "sample"))
@@ -89,7 +89,8 @@ class OnnxNetworks:
         return self._run("vae_decoder", latents=latents[None])[0]
 
     def _run(self, name: str, **inputs: Tensor) -> Tensor:
-        feeds = {key: value.numpy().astype(self._types[name][key], copy=False) for key, value in inputs.items()}
+        types = self._types[name]
+        feeds = {key: value.numpy().astype(_TYPES[types[key]], copy=False) for key, value in inputs.items()}
         (output,) = self._sessions[name].run(None, feeds)
         return torch.from_numpy(output).float()
 

@@ -23,20 +23,26 @@ from toolkit.quantize import UNETS, graph, judge, prompts, rows
 from toolkit.reference import networks as reference_networks
 
 STEPS = 8
+OTHERS = ("models/unet_tdm/1/model.onnx", "engines/unet_tdm.plan", "tensorrt/unet_tdm/1/model.plan")
 NAMES = ("sample", "timestep", "encoder_hidden_states")
 
 
 @pytest.fixture(scope="module")
 def family(tmp_path_factory):
+    """Laid out as real weights are: graphs for engines, configurations, and what belongs to other graphs."""
     folder = tmp_path_factory.mktemp("families") / "tiny"
     for name, network in networks(new_family(seed=6, preset=TINY)).items():
-        path = folder / "models" / name / "1" / "model.onnx"
+        path = folder / "onnxruntime" / name / "1" / "model.onnx"
         if name == "unet_sdm":  # the TDM's weights; an export takes seconds
             path.parent.mkdir(parents=True)
-            shutil.copyfile(folder / "models" / "unet_tdm" / "1" / "model.onnx", path)
+            shutil.copyfile(folder / "onnxruntime" / "unet_tdm" / "1" / "model.onnx", path)
         else:
             onnx_file.write(halve(network), path, TINY, "fp16")
     write_tokenizer(folder / "tokenizer")
+    for path in (*OTHERS, "tensorrt/unet_tdm/config.pbtxt", "onnxruntime/unet_tdm/config.pbtxt"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(path)
+    (folder / "profiles.json").write_text('{\n  "precision": "fp16",\n  "models": {}\n}\n')
     description = {
         "name": "tiny",
         "schedule": {key: new_scheduler().config[key] for key in SCHEDULE_KEYS},
@@ -45,7 +51,7 @@ def family(tmp_path_factory):
         "defaults": {**DEFAULTS, "num_inference_steps": STEPS},
         "input_fidelity": INPUT_FIDELITY,
         "person_nouns": PERSON_NOUNS,
-        "weights_sha256": weights_sha256(folder / "models"),
+        "weights_sha256": weights_sha256(folder / "onnxruntime"),
     }
     (folder / "pipeline.json").write_text(json.dumps(description))
     return folder
@@ -90,7 +96,7 @@ def quantized(family, recorded):
 
 
 def unet(folder, name="unet_sdm") -> Path:
-    return folder / "models" / name / "1" / "model.onnx"
+    return folder / "onnxruntime" / name / "1" / "model.onnx"
 
 
 def arrays(path) -> dict[str, np.ndarray]:
@@ -239,10 +245,15 @@ def test_errors_are_those_of_a_known_change(family, recorded, tmp_path):
 
 def test_the_rest_of_the_family_is_copied_and_its_identity_is_new(family, quantized):
     before, after = (json.loads((folder / "pipeline.json").read_text()) for folder in (family, quantized))
-    assert after["weights_sha256"] == weights_sha256(quantized / "models") != before["weights_sha256"]
+    assert after["weights_sha256"] == weights_sha256(quantized / "onnxruntime") != before["weights_sha256"]
     assert {**after, "weights_sha256": ""} == {**before, "weights_sha256": ""}
-    for path in (p.relative_to(family) for p in family.rglob("*") if p.is_file() and "unet" not in str(p)):
-        assert (quantized / path).read_bytes() == (family / path).read_bytes() or path.name == "pipeline.json"
+    assert json.loads((quantized / "profiles.json").read_text()) == {"precision": "int8", "models": {}}
+    files = {path.relative_to(family).as_posix() for path in family.rglob("*") if path.is_file()}
+    made = {path.relative_to(quantized).as_posix() for path in quantized.rglob("*") if path.is_file()}
+    assert {name for name in made if not name.startswith("comparison/")} == files - set(OTHERS)
+    new = {"pipeline.json", "profiles.json", *(unet(family, name).relative_to(family).as_posix() for name in UNETS)}
+    for name in files - set(OTHERS):
+        assert ((quantized / name).read_bytes() == (family / name).read_bytes()) == (name not in new), name
 
 
 def test_weights_behind_casts_are_laid_open():
