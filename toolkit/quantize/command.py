@@ -120,6 +120,10 @@ def _finish(path: Path, names: list[str], metadata: dict[str, str]) -> None:
     for node in model.graph.node:
         node.name = node.name.removesuffix(modelopt.SUFFIX)
     graph.spare(model, names)
+    read = {tensor for node in model.graph.node for tensor in node.input}
+    for k in reversed(range(len(model.graph.initializer))):
+        if model.graph.initializer[k].name not in read:  # ModelOpt leaves some, and ONNX Runtime complains of each
+            del model.graph.initializer[k]
     onnx.helper.set_model_props(model, metadata)
     path.write_bytes(model.SerializeToString(deterministic=True))
 
