@@ -16,7 +16,7 @@ BUILT_IN = "built-in"
 _FIELDS = {"prompt", "references", "negative_prompt", "name", "seed", "group"}
 
 
-# Every so manieth prompt is kept apart, and so is its subject: what quantization costs is measured on others than it
+# Every fifth prompt is kept apart with its subjects: what quantization costs is measured on others than it
 # was calibrated with.
 _CHECK_EVERY = 5
 
