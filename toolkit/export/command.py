@@ -65,6 +65,7 @@ def export(family: Family, weights: Path, out: Path, created: int) -> str:
     if not code.exists():
         code.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(MODEL_CODE, code)
+    round_weights(family)
     rows, total = [], 0
     described = {model.name: model for model in triton.models(triton.sizes(family.preset))}
     for name, network in networks(family).items():
