@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from transformers import (
     CLIPTextConfig,
@@ -19,6 +19,8 @@ from transformers import (
 )
 
 from toolkit.models.autoencoder import PatchAutoencoder
+from toolkit.models.checkpoint import open_weights, weight_file
+from toolkit.models.layout import read_folder, read_network
 from toolkit.models.presets import MINI, Preset
 from toolkit.models.subject_fuser import SubjectFuser
 from toolkit.models.tokenizer import VOCABULARY, write_tokenizer
@@ -35,9 +37,9 @@ class Family:
     """One instance of every network, the tokenizer, the noise schedule and the family's numbers.
 
     config: preset (sizes), scaling_factor (latents * scaling_factor have unit variance),
-    image_mean and image_std, trained (records of the stages that have run). Where training began
-    from given weights also `from` (their name) and, if the autoencoder's encoder was not among
-    them, `random_encoder`.
+    image_mean and image_std, trained (records of the stages that have run). Where the weights began
+    with given ones also `from` (their name), `license` (theirs), and what was not among them and is
+    not trained yet: `random_encoder` (the autoencoder's), `random_fuser`.
     """
 
     tokenizer: CLIPTokenizerFast
@@ -155,7 +157,7 @@ def new_family(seed: int = 0, preset: Preset = MINI) -> Family:
     """Random networks of the preset's sizes."""
     torch.manual_seed(seed)
     family = Family(
-        tokenizer=_tokenizer(),
+        tokenizer=new_tokenizer(),
         text_encoder=new_text_encoder(preset),
         image_encoder=new_image_encoder(preset),
         subject_fuser=SubjectFuser(preset.width),
@@ -174,7 +176,7 @@ def new_family(seed: int = 0, preset: Preset = MINI) -> Family:
 
 
 @cache
-def _tokenizer() -> CLIPTokenizerFast:
+def new_tokenizer() -> CLIPTokenizerFast:
     with TemporaryDirectory() as folder:
         return write_tokenizer(Path(folder))
 
@@ -195,20 +197,22 @@ def save(family: Family, folder: Path) -> None:
 
 
 def load(folder: Path) -> Family:
-    """Reads what save() wrote; all networks FP32, in eval mode, without gradients."""
+    """Reads what save() wrote; all networks FP32, in eval mode, without gradients.
+
+    The weights stay mapped to their files. Raises InputError, with the tensor's name, where they do not fit.
+    """
     folder = Path(folder)
     config = json.loads((folder / "family.json").read_text(encoding="utf-8"))
     preset = preset_from(config)
-    fuser = SubjectFuser(preset.width)
-    fuser.load_state_dict(load_file(folder / "subject_fuser" / "model.safetensors"))
+    fuser = folder / "subject_fuser"
     return Family(
         tokenizer=CLIPTokenizerFast.from_pretrained(folder / "tokenizer"),
-        text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder"),
-        image_encoder=CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder"),
-        subject_fuser=fuser,
-        unet_tdm=UNet2DConditionModel.from_pretrained(folder / "unet_tdm"),
-        unet_sdm=UNet2DConditionModel.from_pretrained(folder / "unet_sdm"),
-        vae=PatchAutoencoder(AutoencoderKL.from_pretrained(folder / "vae"), preset.vae_patch),
+        text_encoder=read_folder("text_encoder", folder / "text_encoder"),
+        image_encoder=read_folder("image_encoder", folder / "image_encoder"),
+        subject_fuser=read_network("subject_fuser", {"width": preset.width}, open_weights(fuser), weight_file(fuser)),
+        unet_tdm=read_folder("unet", folder / "unet_tdm"),
+        unet_sdm=read_folder("unet", folder / "unet_sdm"),
+        vae=PatchAutoencoder(read_folder("vae", folder / "vae"), preset.vae_patch),
         scheduler=DDIMScheduler.from_pretrained(folder / "scheduler"),
         config=config,
     ).eval()
