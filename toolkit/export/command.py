@@ -9,24 +9,27 @@ import json
 import os
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
 import onnxruntime
 import torch
+from torch.nn import functional as F
+from tqdm import tqdm
 
 from toolkit.card import write_part
 from toolkit.data.samples import SCENES, make_sample
 from toolkit.export import description, onnx_file, triton
 from toolkit.export.networks import Network, networks, round_weights
 from toolkit.export.weights import ENCODER, write_vae_encoder
-from toolkit.models import Family, load
+from toolkit.models import Family, Preset, load, write_tokenizer
 from toolkit.train import record
 
 MAX_MIB = 64
 TOLERANCE = 1e-4
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
-PREVIEW_PICTURES = 64
+PREVIEW_PIXELS = 64 * 16**2  # of latents, for four unknowns a colour
 _DATATYPES = {torch.float32: "FP32", torch.float16: "FP16", torch.int64: "INT64"}
 # What runs the ONNX files in Triton; another folder gets a copy.
 MODEL_CODE = Path(__file__).parents[2] / "model_repository/mini/models/onnx_model.py"
@@ -48,19 +51,28 @@ def run(args: argparse.Namespace) -> None:
     created = int((args.weights / "family.json").stat().st_mtime)
     if args.description_only:
         round_weights(family)
-        write_description(family, args.weights, args.out, created)
+        write_description(family, args.out, created, typical_pictures(family.preset))
         return
-    budget, stages = export(family, args.weights, args.out, created), record.table(family.config["trained"])
-    print(budget, stages, sep="\n\n")
-    for name, text in (("budget", budget), ("stages", stages)):
-        write_part(args.out / "README.md", name, text)
+    budget = export(family, args.out, created, max_mib=MAX_MIB)
+    print(budget, record.table(family.config["trained"]), sep="\n\n")
+    write_card(args.out, family, budget)
 
 
-def export(family: Family, weights: Path, out: Path, created: int) -> str:
-    """Writes the folder that gateway and Triton load; returns the budget as a Markdown table.
+def write_card(out: Path, family: Family, budget: str) -> None:
+    for name, text in (("budget", budget), ("stages", record.table(family.config["trained"]))):
+        write_part(out / "README.md", name, text)
 
-    Raises ValueError if a network differs from PyTorch or from the contract, or all together are over the budget.
+
+def export(
+    family: Family, out: Path, created: int, pictures: torch.Tensor | None = None, max_mib: float | None = None
+) -> str:
+    """Writes the folder that gateway and Triton load, pipeline.json last, so that a part of it never looks complete;
+    returns the sizes as a Markdown table.
+
+    pictures: to fit previews to, default typical_pictures(). max_mib: a budget of all files. Raises ValueError if a
+    network differs from PyTorch or from the contract, or all together are over the budget.
     """
+    (out / "pipeline.json").unlink(missing_ok=True)
     code = out / "models" / MODEL_CODE.name
     if not code.exists():
         code.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +80,7 @@ def export(family: Family, weights: Path, out: Path, created: int) -> str:
     round_weights(family)
     rows, total = [], 0
     described = {model.name: model for model in triton.models(triton.sizes(family.preset))}
-    for name, network in networks(family).items():
+    for name, network in tqdm(networks(family).items(), desc=f"writing {out}", delay=1):
         folder = out / "models" / name
         path = folder / "1" / "model.onnx"
         onnx_file.write(network, path, family.preset)
@@ -81,25 +93,28 @@ def export(family: Family, weights: Path, out: Path, created: int) -> str:
         rows.append((name, parameters / 1e6, path.stat().st_size / 2**20, error))
         if error > TOLERANCE:
             raise ValueError(f"{name}: ONNX Runtime differs from PyTorch by {error:.1e}, more than {TOLERANCE}")
-    if total > MAX_MIB * 2**20:
-        raise ValueError(f"the weights take {total / 2**20:.1f} MiB, more than {MAX_MIB}")
-    (out / "tokenizer").mkdir(exist_ok=True)
-    for name in TOKENIZER_FILES:
-        shutil.copyfile(weights / "tokenizer" / name, out / "tokenizer" / name)
-    write_description(family, weights, out, created)
+    if max_mib and total > max_mib * 2**20:
+        raise ValueError(f"the weights take {total / 2**20:.1f} MiB, more than {max_mib}")
+    _write_tokenizer(out / "tokenizer")
     record.write(out / "training" / record.LOG, family.config["trained"])
     lines = ["| network | parameters (M) | file (MiB) | largest error against PyTorch |", "|---|--:|--:|--:|"]
     lines += [f"| `{name}` | {count:.2f} | {size:.2f} | {error:.1e} |" for name, count, size, error in rows]
-    lines.append(f"| all (budget {MAX_MIB} MiB) | {sum(r[1] for r in rows):.2f} | {total / 2**20:.2f} | |")
+    limit = f" (budget {max_mib} MiB)" if max_mib else ""
+    lines.append(f"| all{limit} | {sum(r[1] for r in rows):.2f} | {total / 2**20:.2f} | |")
     if not family.config.get("random_encoder"):
         size = write_vae_encoder(family, out).stat().st_size
         lines.append(f"| `{ENCODER}`, for training only: not served | {size / 2e6:.2f} | {size / 2**20:.2f} | |")
+    write_description(family, out, created, typical_pictures(family.preset) if pictures is None else pictures)
     return "\n".join(lines)
 
 
-def write_description(family: Family, weights: Path, out: Path, created: int) -> None:
-    schedule = json.loads((weights / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
-    text = description.describe(family, schedule, out / "models", typical_pictures(), created)
+def size_on_disk(family: Family) -> int:
+    """Bytes, about, that export() writes: two for every weight, and the tokenizer."""
+    return 2 * sum(p.numel() for network in family.networks().values() for p in network.parameters()) + 2**24
+
+
+def write_description(family: Family, out: Path, created: int, pictures: torch.Tensor) -> None:
+    text = description.describe(family, out / "models", pictures, created)
     (out / "pipeline.json").write_text(_json(text), encoding="utf-8")
 
 
@@ -123,9 +138,23 @@ def _tensors(network: Network, output: torch.Tensor) -> dict[str, tuple[str, tup
     return {name: (_DATATYPES[batch.dtype], tuple(batch.shape[1:])) for name, batch in batches.items()}
 
 
-def typical_pictures() -> torch.Tensor:
-    samples = [make_sample(SCENES, "train", index).image for index in range(PREVIEW_PICTURES)]
-    return torch.from_numpy(np.stack(samples)).permute(0, 3, 1, 2).float() / 127.5 - 1
+def typical_pictures(preset: Preset) -> torch.Tensor:
+    """[B, 3, H, W] in [-1, 1] of the family's size: scenes of the generated world, so many that their latents have
+    PREVIEW_PIXELS pixels, but at least 8."""
+    count = max(8, PREVIEW_PIXELS // preset.latent_size**2)
+    samples = [make_sample(SCENES, "train", index).image for index in range(count)]
+    pictures = torch.from_numpy(np.stack(samples)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    if pictures.shape[-1] == preset.image_size:
+        return pictures
+    return F.interpolate(pictures, (preset.image_size,) * 2, mode="bilinear", antialias=True)
+
+
+def _write_tokenizer(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    with TemporaryDirectory() as temporary:
+        write_tokenizer(Path(temporary))
+        for name in TOKENIZER_FILES:
+            shutil.copyfile(Path(temporary) / name, folder / name)
 
 
 def _link(link: Path, target: Path) -> None:

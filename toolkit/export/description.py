@@ -17,6 +17,9 @@ PERSON_NOUNS = [
     "actor", "actress", "astronaut", "chef", "doctor", "king", "queen", "student", "teacher",
 ]  # fmt: skip
 
+DESCRIPTION = "A small Face-Diffuser of cartoon people: Stable Diffusion 1.5's architecture at 128x128 pixels."
+LICENSE = "Apache-2.0"  # of what was trained from nothing, on the generated world
+# Guidance and stages of the authors' script (scripts/run_inference.sh): 5, and 15 and 30 of 50 steps.
 DEFAULTS = {
     "scheduler": "ddim",
     "num_inference_steps": 50,
@@ -32,35 +35,43 @@ INPUT_FIDELITY = {
     "low": {"start_merge_fraction": 0.4, "final_fraction": 0.8},
     "high": {"start_merge_fraction": 0.1, "final_fraction": 0.4},
 }
+# Every step is scene construction, so that the gateway refuses requests with subjects. A subject model that has learnt
+# nothing of references would answer them with worse pictures than none: what a random fuser writes into a subject's
+# token, the UNet has never seen.
+NO_SUBJECTS = {"start_merge_fraction": 1.0, "final_fraction": 1.0}
 SCHEDULE_KEYS = [
     "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "steps_offset", "set_alpha_to_one",
     "clip_sample", "timestep_spacing", "prediction_type",
 ]  # fmt: skip
 
 
-def describe(family: Family, schedule: dict, models: Path, pictures: torch.Tensor, created: int) -> dict:
-    """`family.config` may carry `defaults` and `input_fidelity` chosen on validation data.
+def describe(family: Family, models: Path, pictures: torch.Tensor, created: int) -> dict:
+    """`family.config` may carry `name`, `description` and `license`, and `defaults` and `input_fidelity` chosen on
+    validation data; what it does not is the mini family's, or the paper's.
 
     pictures [B, 3, H, W] in [-1, 1] are typical of the family; previews are fitted to them.
     """
     matrix, bias = fit_preview(family, pictures)
     config = family.config
+    name = config.get("name", family.preset.name)
+    bounds = NO_SUBJECTS if config.get("random_fuser") else {}
+    fidelity = {**INPUT_FIDELITY, **config.get("input_fidelity", {})}
     return {
-        "name": config["preset"]["name"],
-        "aliases": [f"facediffuser-{config['preset']['name']}", "face-diffuser"],
-        "description": "A small Face-Diffuser of cartoon people: Stable Diffusion 1.5's architecture at 128x128 pixels.",
-        "license": "Apache-2.0",
+        "name": name,
+        "aliases": [f"facediffuser-{name}", "face-diffuser"],
+        "description": config.get("description", DESCRIPTION),
+        "license": config.get("license", LICENSE),
         "created": created,
-        "schedule": {key: schedule[key] for key in SCHEDULE_KEYS},
+        "schedule": {key: family.scheduler.config[key] for key in SCHEDULE_KEYS},
         "scaling_factor": config["scaling_factor"],
         "object_resolution": config["preset"]["image_size"],
-        "defaults": {**DEFAULTS, **config.get("defaults", {})},
+        "defaults": {**DEFAULTS, **config.get("defaults", {}), **bounds},
         "limits": {"max_inference_steps": 200, "min_guidance_scale": 0.0, "max_guidance_scale": 20.0},
         "quality": QUALITY,
-        "input_fidelity": {**INPUT_FIDELITY, **config.get("input_fidelity", {})},
+        "input_fidelity": {level: {**values, **bounds} for level, values in fidelity.items()},
         "preview_matrix": matrix,
         "preview_bias": bias,
-        **wording(config["preset"]["name"]),
+        **wording(family.preset.name),
         "weights_sha256": weights_sha256(models),
     }
 
@@ -77,7 +88,8 @@ def wording(preset: str) -> dict:
 def fit_preview(family: Family, pictures: torch.Tensor) -> tuple[list[list[float]], list[float]]:
     """Least squares from latents (times the scaling factor) to RGB of the picture shrunk to their
     size: matrix [4][3] and bias [3], for previews that cost no decoder."""
-    latents = family.vae.encode(pictures).mode() * family.config["scaling_factor"]
+    latents = torch.cat([family.vae.encode(picture[None]).mode() for picture in pictures])
+    latents *= family.config["scaling_factor"]
     colours = F.interpolate(pictures, latents.shape[-2:], mode="area")
     x = latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1]).double()
     y = colours.permute(0, 2, 3, 1).reshape(-1, 3).double()
@@ -92,5 +104,7 @@ def weights_sha256(models: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(models.glob("*/1/model.onnx")):
         digest.update(path.relative_to(models).as_posix().encode() + b"\0")
-        digest.update(path.read_bytes())
+        with path.open("rb") as file:
+            while chunk := file.read(2**24):
+                digest.update(chunk)
     return digest.hexdigest()

@@ -82,6 +82,7 @@ def read_family(folder: Path) -> Family:
         family.config["random_encoder"] = True
     description = json.loads((folder / "pipeline.json").read_text(encoding="utf-8"))
     family.config["scaling_factor"] = description["scaling_factor"]
+    family.config["license"] = description["license"]
     family.config["weights_sha256"] = description["weights_sha256"]
     family.config["trained"] = record.read(folder / "training" / record.LOG)
     return family.eval()

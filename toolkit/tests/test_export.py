@@ -20,7 +20,7 @@ from toolkit.export.command import TOLERANCE, check, export
 from toolkit.export.description import PERSON_NOUNS, weights_sha256, wording
 from toolkit.export.networks import networks
 from toolkit.export.weights import read_family
-from toolkit.models import TINY, new_family, save
+from toolkit.models import TINY, new_family
 from toolkit.train import record
 
 L, D, S, SIDE = 77, TINY.width, 4, TINY.latent_size
@@ -43,15 +43,14 @@ INTEGERS = {"input_ids", "subject_positions"}
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """(family of tiny networks, folder of its export, what the export printed)."""
-    weights, out = tmp_path_factory.mktemp("weights"), tmp_path_factory.mktemp("exported")
+    out = tmp_path_factory.mktemp("exported")
     family = new_family(seed=9, preset=TINY)
     family.config |= {"scaling_factor": 0.75, "trained": STAGES}
     with torch.no_grad():  # fresh biases are all zero and would hide a lost one
         for network in family.networks().values():
             for parameter in network.parameters():
                 parameter.add_(0.02 * torch.randn_like(parameter))
-    save(family, weights)
-    return family, out, export(family, weights, out, created=1_700_000_000)
+    return family, out, export(family, out, created=1_700_000_000)
 
 
 @pytest.mark.parametrize("name", CONTRACT)

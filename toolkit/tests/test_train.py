@@ -94,10 +94,8 @@ def work_dir(tmp_path_factory, small):
 @pytest.fixture(scope="module")
 def exported(work_dir, tmp_path_factory):
     """The family of the work directory, exported."""
-    weights, out = tmp_path_factory.mktemp("family"), tmp_path_factory.mktemp("exported")
-    family = compose(work_dir, TINY)
-    save(family, weights)
-    export(family, weights, out, created=0)
+    out = tmp_path_factory.mktemp("exported")
+    export(compose(work_dir, TINY), out, created=0)
     return out
 
 
