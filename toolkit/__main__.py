@@ -16,6 +16,7 @@ COMMANDS = {
     "sheet": ("toolkit.evaluate.sheet", "picture sheet and scores through a running gateway"),
     "examples": ("toolkit.evaluate.examples", "write the sample faces of held-out identities"),
     "report": ("toolkit.report.command", "measure the paper's tables and write docs/report"),
+    "convert": ("toolkit.convert.command", "Stable Diffusion's, the authors' or training's weights to a family"),
     "export": ("toolkit.export.command", "networks to ONNX"),
     "configs": ("toolkit.export.configs", "write Triton's configurations of Stable Diffusion 1.5"),
     "calibrate": ("toolkit.quantize.calibrate", "record what both UNets are fed, for a quantization"),

@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from toolkit.__main__ import main
+from toolkit.convert.sources import read
 from toolkit.models import load, write_tokenizer
 from toolkit.models.tokenizer import VOCABULARY
 from toolkit.train import record
@@ -26,7 +27,7 @@ from toolkit.train.folder import PictureFolder
 from toolkit.train.launch import new_accelerator
 from toolkit.train.loop import Options, checkpoint_path, run_stage
 from toolkit.train.noise import NoiseSchedule
-from toolkit.train.start import begin, read_start
+from toolkit.train.start import begin
 
 WIDTH, LENGTH, IMAGE, REFERENCE = 32, 40, 64, 32
 CAPTIONS = ("a woman <|image|> in a park", "a man <|image|> and a dog <|image|> at home", "an empty street")
@@ -160,7 +161,7 @@ def test_the_decoder_sharpens_and_leaves_the_encoder(stable_diffusion, pictures,
 
 
 def test_sizes_come_from_the_loaded_networks(stable_diffusion):
-    family = read_start(stable_diffusion / "sd", stable_diffusion / "clip")
+    family = read(stable_diffusion / "sd", stable_diffusion / "clip")
     sizes = family.preset
     assert (sizes.width, sizes.max_length, sizes.image_size, sizes.latent_size) == (WIDTH, LENGTH, IMAGE, IMAGE // 8)
     assert sizes.reference_size == REFERENCE and sizes.unet_channels == (32, 32, 64, 64)
@@ -205,7 +206,7 @@ def test_two_workers_train_as_one_that_accumulates(stable_diffusion, pictures, t
 
 
 def test_a_picture_loses_what_is_far_from_its_subjects(stable_diffusion, pictures):
-    preset = read_start(stable_diffusion / "sd", stable_diffusion / "clip").preset
+    preset = read(stable_diffusion / "sd", stable_diffusion / "clip").preset
     folder = PictureFolder(pictures, "train", preset)
     assert folder.captions == list(CAPTIONS) and len(PictureFolder(pictures, "validation", preset).captions) == 1
     image, labels = folder.image(0), folder.labels(0)  # 96 x 64, its subject at the left
@@ -216,7 +217,7 @@ def test_a_picture_loses_what_is_far_from_its_subjects(stable_diffusion, picture
 
 
 def test_a_reference_is_the_subject_alone_or_a_picture_of_its_own(stable_diffusion, pictures, tmp_path):
-    preset = read_start(stable_diffusion / "sd", stable_diffusion / "clip").preset
+    preset = read(stable_diffusion / "sd", stable_diffusion / "clip").preset
     for part in ("images", "masks", "metadata.jsonl"):
         (tmp_path / part).symlink_to(pictures / part)
     (tmp_path / "references").mkdir()
@@ -258,7 +259,7 @@ def test_attribute_labels_may_be_partly_known(stable_diffusion, pictures, tmp_pa
     ],
 )
 def test_bad_metadata_names_file_line_and_fault(stable_diffusion, pictures, tmp_path, line, complaint):
-    preset = read_start(stable_diffusion / "sd", stable_diffusion / "clip").preset
+    preset = read(stable_diffusion / "sd", stable_diffusion / "clip").preset
     for part in ("images", "masks"):
         (tmp_path / part).symlink_to(pictures / part)
     (tmp_path / "metadata.jsonl").write_text(line if isinstance(line, str) else json.dumps(line))
@@ -269,7 +270,7 @@ def test_bad_metadata_names_file_line_and_fault(stable_diffusion, pictures, tmp_
 
 def test_what_cannot_work_is_said(stable_diffusion, pictures, tmp_path, capsys):
     with pytest.raises(ValueError, match="--image-encoder"):
-        read_start(stable_diffusion / "sd")
+        read(stable_diffusion / "sd")
     work_dir = started(stable_diffusion, tmp_path)
     with pytest.raises(ValueError, match="no attribute labels"):
         train("attributes", work_dir, pictures)
@@ -281,7 +282,7 @@ def test_what_cannot_work_is_said(stable_diffusion, pictures, tmp_path, capsys):
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 def test_a_perfect_prediction_of_any_kind_denoises(stable_diffusion, kind):
-    scheduler = read_start(stable_diffusion / "sd", stable_diffusion / "clip").scheduler
+    scheduler = read(stable_diffusion / "sd", stable_diffusion / "clip").scheduler
     scheduler.register_to_config(prediction_type=kind)
     schedule = NoiseSchedule(scheduler)
     latents, noise, timestep = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8), torch.tensor([700])

@@ -49,6 +49,8 @@ def compose(work_dir: Path, preset: Preset = MINI, seed: int = 0, until: str | N
             family.unet_sdm.load_state_dict(family.unet_tdm.state_dict())
         if stage == "vae":
             family.config.pop("random_encoder", None)
+        if stage == "sdm":
+            family.config.pop("random_fuser", None)
         _warn_of_age(stage, path, saved["setup"]["built_on"], family)
         family.config |= saved["config"]
         family.config["trained"].append(saved["record"])
