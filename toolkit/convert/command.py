@@ -200,4 +200,4 @@ def _check_room(out: Path, needed: int) -> None:
     there = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.exists())
     free = shutil.disk_usage(there).free
     if free < needed:
-        raise InputError(f"{out} needs {needed / 2**30:.2f} GiB, {there} has {free / 2**30:.2f} GiB free: make room first")
+        raise InputError(f"{out} needs {needed / 2**30:.2f} GiB, {there} has {free / 2**30:.2f} GiB free")

@@ -24,7 +24,7 @@ from toolkit.models.checkpoint import Weights, open_weights, some, weight_file
 from toolkit.models.family import IMAGE_MEAN, IMAGE_STD, new_tokenizer
 from toolkit.models.layout import known, manifest, read_config, read_folder, read_network, todays_name
 
-# Parts of the authors' modules (facediffuser/model.py, facediffuser/model_text_only.py) → the networks that they hold.
+# Parts of the authors' modules (facediffuser/model.py and model_text_only.py) → the networks that they hold.
 SDM = {
     "unet": "unet",
     "text_encoder": "text_encoder",
@@ -57,8 +57,8 @@ def read(folder: Path, image_encoder: Path | None = None) -> Family:
         name = f"{family.preset.name}@{family.config.pop('weights_sha256')[:12]}"
     else:
         raise InputError(
-            f"{folder} holds no weights: expected an exported family (models/, pipeline.json), a family that training wrote "
-            "(family.json) or a Stable Diffusion folder (model_index.json)"
+            f"{folder} holds no weights: expected an exported family (models/, pipeline.json), a family that training "
+            "wrote (family.json) or a Stable Diffusion folder (model_index.json)"
         )
     if "from" not in family.config:  # trained from nothing
         family.config.setdefault("license", LICENSE)
@@ -150,17 +150,20 @@ def _parts(which: str, file: Path) -> dict[str, Weights]:
 def _difference(network: str, weights: Weights, used: nn.Module, place: Path) -> str:
     """How weights differ from those that take their place; "" if in nothing."""
     names = {name: weight for old, weight in weights.items() if (name := todays_name(network, old))}
-    largest, where, count = 0.0, "", 0
+    largest, where, count, rounded = 0.0, "", 0, set()
     for name, weight in names.items():
         value = used.get_parameter(name)
         tensor = weight.tensor.reshape(value.shape)
-        if not torch.equal(tensor, value.to(tensor.dtype)):
-            count += 1
-            difference = float((tensor.float() - value).abs().max())
-            largest, where = max((largest, where), (difference, weight.name))
+        if torch.equal(tensor.float(), value):
+            continue
+        if torch.equal(tensor, value.to(tensor.dtype)):
+            rounded.add(str(tensor.dtype).removeprefix("torch."))
+            continue
+        count += 1
+        difference = float((tensor.float() - value).abs().max())
+        largest, where = max((largest, where), (difference, weight.name))
     if count:
         return f"differs from that in {place} in {count} of {len(names)} tensors, most in {where}, by {largest:.1e}"
-    rounded = {str(w.tensor.dtype).removeprefix("torch.") for w in names.values()} - {"float32"}
     return f"is that in {place} rounded to {', '.join(sorted(rounded))}" if rounded else ""
 
 

@@ -54,11 +54,14 @@ def weight_file(place: Path) -> Path:
     place = Path(place)
     if place.is_file():
         return place
-    names = [stem + ending for ending in ENDINGS for stem in STEMS]
-    found = next((place / name for name in names if (place / name).is_file()), None)
+    if not place.is_dir():
+        raise InputError(f"{place} does not exist")
+    found = next((p for ending in ENDINGS for stem in STEMS if (p := place / f"{stem}{ending}").is_file()), None)
     if not found:
-        there = ", ".join(sorted(p.name for p in place.iterdir())[:9]) if place.is_dir() else "no such folder"
-        raise InputError(f"{place} holds no weights ({there}): expected one of {', '.join(names)}")
+        there = ", ".join(sorted(p.name for p in place.iterdir())[:9]) or "nothing"
+        raise InputError(
+            f"{place} holds no weights: expected {' or '.join(STEMS)} with {', '.join(ENDINGS)}, found {there}"
+        )
     return found
 
 
@@ -145,10 +148,7 @@ def load_torch(path: Path) -> object:
 
 
 def _damaged_records(path: Path) -> Iterator[str]:
-    with (
-        zipfile.ZipFile(path) as archive,
-        tqdm(total=path.stat().st_size, desc=f"checksums of {path}", unit="B", unit_scale=True, delay=1) as bar,
-    ):
+    with zipfile.ZipFile(path) as archive, progress(f"checksums of {path}", path.stat().st_size) as bar:
         for record in archive.infolist():
             try:
                 with archive.open(record) as file:
@@ -159,12 +159,17 @@ def _damaged_records(path: Path) -> Iterator[str]:
 
 
 def _tensor_of(record: str, state: object) -> str:
-    """The tensor in a record `…/data/<n>` of a state dict; torch.save counts storages in the order of their tensors."""
+    """The tensor of a state dict in its file's record `…/data/<n>`; torch.save counts in the order of the tensors."""
     storages: dict[int, str] = {}
     for name, value in state.items() if isinstance(state, dict) else ():
         if isinstance(value, Tensor):
             storages.setdefault(value.untyped_storage().data_ptr(), name)
     return dict(enumerate(storages.values())).get(int(record.rsplit("/", 1)[1]), record) if storages else record
+
+
+def progress(title: str, size: int) -> tqdm:
+    """A bar of `size` bytes for what takes longer than a second."""
+    return tqdm(total=size, desc=title, unit="B", unit_scale=True, delay=1, mininterval=1)
 
 
 def some(names: list[str], most: int = 6) -> str:

@@ -23,11 +23,10 @@ import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
-from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from toolkit.errors import InputError
-from toolkit.models.checkpoint import Weights, open_weights, some, weight_file
+from toolkit.models.checkpoint import Weights, open_weights, progress, some, weight_file
 from toolkit.models.subject_fuser import SubjectFuser
 
 MANIFEST = Path(__file__).with_name("manifest.json")
@@ -80,7 +79,7 @@ def read_network(network: str, config: dict, weights: Weights, file: Path) -> nn
     _check(network, file, found, shapes(network, module))
     state, no_numbers = {}, []
     size = sum(weight.tensor.nbytes for weight in found.values())
-    with tqdm(total=size, desc=f"{network} of {file}", unit="B", unit_scale=True, delay=1) as bar:
+    with progress(f"{network} of {file}", size) as bar:
         for name, weight in found.items():
             value = weight.tensor.float().reshape(module.get_parameter(name).shape).contiguous()
             if not math.isfinite(value.sum(dtype=torch.float64)):
