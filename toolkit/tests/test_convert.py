@@ -186,7 +186,8 @@ def test_the_authors_state_dicts_become_a_family_that_draws_the_same_picture(net
     description = json.loads((out / "pipeline.json").read_text())
     assert description["name"] == "faces" and "non-commercial academic use" in description["license"]
     assert description["defaults"] == {
-        "num_inference_steps": 50, "guidance_scale": 5.0, "start_merge_fraction": 0.3, "final_fraction": 0.6, "eta": 0.0
+        "scheduler": "ddim", "num_inference_steps": 50, "guidance_scale": 5.0, "start_merge_fraction": 0.3,
+        "final_fraction": 0.6, "eta": 0.0,
     }  # fmt: skip
     assert description["object_resolution"] == 32 and description["scaling_factor"] == 0.18215
     assert description["schedule"]["steps_offset"] == 1 and not description["schedule"]["clip_sample"]
