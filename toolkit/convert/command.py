@@ -33,15 +33,16 @@ from toolkit.models.checkpoint import load_torch
 from toolkit.train.checkpoints import compose
 
 PREVIEW_PICTURES = 32
+CARD_FILE = "WEIGHTS.md"  # a folder with configurations of other back ends has a README.md of its own
 EXAMPLES = """\
 examples
   the authors' release
     python -m toolkit convert stable-diffusion-v1-5 --sdm SDM/pytorch_model.bin --tdm TDM/pytorch_model.bin \\
-      --out model_repository/sd15
+      --out /srv/models/sd15
   weights of your own training
-    python -m toolkit convert ~/sd15 --out model_repository/portraits --license "in-house"
+    python -m toolkit convert ~/sd15 --out /srv/models/portraits --license "in-house"
   Stable Diffusion alone, to try a deployment with
-    python -m toolkit convert stable-diffusion-v1-5 --image-encoder clip-vit-large-patch14 --out /tmp/scenes
+    python -m toolkit convert stable-diffusion-v1-5 --image-encoder clip-vit-large-patch14 --out /srv/models/scenes
 """
 CARD = """\
 # {name}
@@ -132,9 +133,9 @@ def convert(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     listed = "".join(f"- {note[0].upper()}{note[1:]}.\n" for note in notes)
     card = CARD.format(notes=listed and listed + "\n", training=TRAINING if config["trained"] else "", **config)
-    (args.out / "README.md").write_text(card, encoding="utf-8")
+    (args.out / CARD_FILE).write_text(card, encoding="utf-8")
     budget = export(family, args.out, source.created, pictures)
-    write_card(args.out, family, budget)
+    write_card(args.out / CARD_FILE, family, budget)
     print(f"{args.out}: {config['name']}, {config['description']} Licence: {config['license']}\n\n{budget}")
 
 

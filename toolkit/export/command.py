@@ -55,12 +55,12 @@ def run(args: argparse.Namespace) -> None:
         return
     budget = export(family, args.out, created, max_mib=MAX_MIB)
     print(budget, record.table(family.config["trained"]), sep="\n\n")
-    write_card(args.out, family, budget)
+    write_card(args.out / "README.md", family, budget)
 
 
-def write_card(out: Path, family: Family, budget: str) -> None:
+def write_card(card: Path, family: Family, budget: str) -> None:
     for name, text in (("budget", budget), ("stages", record.table(family.config["trained"]))):
-        write_part(out / "README.md", name, text)
+        write_part(card, name, text)
 
 
 def export(

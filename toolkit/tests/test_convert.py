@@ -191,7 +191,7 @@ def test_the_authors_state_dicts_become_a_family_that_draws_the_same_picture(net
     }  # fmt: skip
     assert description["object_resolution"] == 32 and description["scaling_factor"] == 0.18215
     assert description["schedule"]["steps_offset"] == 1 and not description["schedule"]["clip_sample"]
-    card = (out / "README.md").read_text()
+    card = (out / "WEIGHTS.md").read_text()
     assert "non-commercial academic use" in card and "differs from that in" in card and "| `unet_sdm` |" in card
 
     request = Request("a woman <|image|> in the snow", [face], seed=3, num_inference_steps=6, guidance_scale=3.0)
@@ -515,8 +515,8 @@ def test_a_part_of_a_family_never_looks_complete(folder, tmp_path, monkeypatch):
     for _ in "ab":  # what is left over is no obstacle
         with pytest.raises(KeyboardInterrupt):
             main(["convert", str(folder / "sd"), *given, "--out", str(out)])
-        assert (out / "README.md").exists() and not (out / "pipeline.json").exists()
-    assert "refuses requests with reference images" in (out / "README.md").read_text()
+        assert (out / "WEIGHTS.md").exists() and not (out / "pipeline.json").exists()
+    assert "refuses requests with reference images" in (out / "WEIGHTS.md").read_text()
     (out / "pipeline.json").write_text("{}")  # of an earlier export to the same folder
     with pytest.raises(KeyboardInterrupt):
         export(read(folder / "sd", folder / "clip"), out, created=0)
