@@ -22,7 +22,7 @@ from toolkit.export.weights import read_family
 from toolkit.models import MARKER, Family, PatchAutoencoder, Preset, SubjectFuser, load
 from toolkit.models.checkpoint import Weights, open_weights, some, weight_file
 from toolkit.models.family import IMAGE_MEAN, IMAGE_STD, new_tokenizer
-from toolkit.models.layout import known, manifest, read_config, read_folder, read_network, todays_name
+from toolkit.models.layout import known, manifest, new_network, read_config, read_folder, read_network, todays_name
 
 # Parts of the authors' modules (facediffuser/model.py and model_text_only.py) → the networks that they hold.
 SDM = {
@@ -95,7 +95,7 @@ def read_authors(folder: Path, sdm: Path, tdm: Path, image_encoder: Path | None 
     configs["image_encoder"] = (
         read_config("image_encoder", image_encoder) if image_encoder else manifest()["sizes"]["image_encoder"]
     )
-    configs["subject_fuser"] = {"width": configs["text_encoder"]["hidden_size"]}
+    configs["subject_fuser"] = {"width": new_network("text_encoder", configs["text_encoder"]).config.hidden_size}
     weights = {which: _parts(which, file) for which, file in files.items()}
     read_all = {
         which: {network: read_network(network, configs[network], part, files[which]) for network, part in parts.items()}

@@ -8,7 +8,6 @@ and by `toolkit.models.layout` a weight that is no number.
 
 import json
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,13 +96,13 @@ def _first_cut(path: Path) -> str | None:
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
+        room = path.stat().st_size - 8 - length
         try:
-            header = json.loads(file.read(length)) if length < path.stat().st_size else {}
-        except ValueError:
+            header = json.loads(file.read(length)) if room > 0 else {}
+            ends = {name: entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"}
+            return min((name for name, end in ends.items() if end > room), key=ends.get, default=None)
+        except (ValueError, LookupError, TypeError, AttributeError):  # the header is damaged itself
             return None
-    room = path.stat().st_size - 8 - length
-    ends = {name: entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"}
-    return min((name for name, end in ends.items() if end > room), key=ends.get, default=None)
 
 
 def _open_torch(path: Path) -> dict[str, Tensor]:
@@ -118,15 +117,19 @@ def _open_torch(path: Path) -> dict[str, Tensor]:
 
 def load_torch(path: Path) -> object:
     """What torch.save wrote, if it is whole and nothing but tensors and plain containers. Raises InputError."""
-    if not zipfile.is_zipfile(path):
-        with path.open("rb") as file:
-            cut = file.read(2) == b"PK"
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            raise InputError(f"{path} is no file of torch.save (PyTorch 1.6 or later)")
+    try:
+        whole = zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        whole = False
+    if not whole:
         raise InputError(
-            f"{path} is cut: the table of its tensors, which lies at the end, is missing. Copy or download it again"
-            if cut
-            else f"{path} is no file of torch.save (PyTorch 1.6 or later)"
+            f"{path} is cut or damaged: the table of its tensors, which lies at its end, cannot be read. Copy or "
+            "download it again"
         )
-    damaged = next(_damaged_records(path), None)
+    damaged = _damaged_record(path)
     state, unsafe = None, []
     if not damaged or "/data/" in damaged:  # what says which tensors there are is whole
         try:
@@ -147,15 +150,20 @@ def load_torch(path: Path) -> object:
     return state
 
 
-def _damaged_records(path: Path) -> Iterator[str]:
-    with zipfile.ZipFile(path) as archive, progress(f"checksums of {path}", path.stat().st_size) as bar:
-        for record in archive.infolist():
-            try:
-                with archive.open(record) as file:
+def _damaged_record(path: Path) -> str | None:
+    """The first record that does not have its checksum; whatever zipfile raises, a record cannot be read because the
+    archive is damaged."""
+    record = "the archive's table"
+    try:
+        with zipfile.ZipFile(path) as archive, progress(f"checksums of {path}", path.stat().st_size) as bar:
+            for info in archive.infolist():
+                record = info.filename
+                with archive.open(info) as file:
                     while chunk := file.read(2**24):
                         bar.update(len(chunk))
-            except zipfile.BadZipFile:
-                yield record.filename
+    except Exception:
+        return record
+    return None
 
 
 def _tensor_of(record: str, state: object) -> str:
