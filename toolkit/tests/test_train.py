@@ -297,7 +297,7 @@ def test_a_work_directory_has_one_beginning(work_dir, exported, tmp_path):
     save(compose(work_dir, TINY), tmp_path / "family")
     with pytest.raises(ValueError, match="take another --work-dir"):
         begin(tmp_path / "work", tmp_path / "family")
-    with pytest.raises(ValueError, match="holds no weights to start from"):
+    with pytest.raises(ValueError, match="holds no weights: expected"):
         begin(tmp_path / "third", tmp_path / "work" / "nothing")
 
 
