@@ -4,6 +4,8 @@ import argparse
 import importlib
 import sys
 
+from toolkit.errors import InputError
+
 # Commands are imported when named, so that `export --help` needs no drawing library and a room
 # that is not installed does not break the others. Each module has add_arguments and run.
 COMMANDS = {
@@ -35,7 +37,11 @@ def main(argv: list[str]) -> int:
     module = importlib.import_module(COMMANDS[chosen.command][0])
     sub = argparse.ArgumentParser(prog=f"python -m toolkit {chosen.command}", description=module.__doc__)
     module.add_arguments(sub)
-    return module.run(sub.parse_args(rest)) or 0
+    try:
+        return module.run(sub.parse_args(rest)) or 0
+    except InputError as error:
+        print(f"{chosen.command}: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

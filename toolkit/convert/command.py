@@ -16,7 +16,6 @@ Names and shapes of all tensors must be those that the authors' versions of the 
 
 import argparse
 import shutil
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -105,16 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def run(args: argparse.Namespace) -> int:
-    try:
-        convert(args)
-    except InputError as error:
-        print(f"convert: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def convert(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     if (args.out / "pipeline.json").exists():
         raise InputError(f"{args.out} holds a family already: remove it or name another folder with --out")
     source = read_source(args)

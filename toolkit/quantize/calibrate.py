@@ -11,7 +11,6 @@ to check/, on which `quantize` measures what it has done.
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -41,16 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=2, help="of ONNX Runtime (default: %(default)s)")
 
 
-def run(args: argparse.Namespace) -> int:
-    try:
-        calibrate(args)
-    except InputError as error:
-        print(f"calibrate: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def calibrate(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Raises InputError."""
     if args.rows < 8 or args.rows % 8:
         raise InputError(f"--rows {args.rows}: expected a multiple of 8, for a quarter as many are kept for the check")

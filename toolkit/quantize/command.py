@@ -11,7 +11,6 @@ The rest of the family is copied. docs/quantization.md leads from here to a serv
 import argparse
 import json
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -44,13 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    try:
-        if not args.check:
-            quantize(args)
-        return check(args)
-    except InputError as error:
-        print(f"quantize: {error}", file=sys.stderr)
-        return 2
+    """Raises InputError."""
+    if not args.check:
+        quantize(args)
+    return check(args)
 
 
 def quantize(args: argparse.Namespace) -> None:

@@ -145,16 +145,9 @@ def run(args: argparse.Namespace) -> int:
                 _prepare_files(args, stages)  # before there are processes and their threads
                 for stage in stages:
                     launch(_work, (args, (stage,)), args.workers, args.threads)
-    except InputError as error:
-        return _complain(error)
     except ProcessExitedException as error:  # a worker has said why
         return error.exit_code
     return 0
-
-
-def _complain(error: InputError) -> int:
-    print(f"train: {error}", file=sys.stderr)
-    return 2
 
 
 def _begin(args: argparse.Namespace) -> None:
@@ -189,7 +182,8 @@ def _work(args: argparse.Namespace, stages: tuple[str, ...]) -> None:
         for name in stages:
             _train(args, name, accelerator)
     except InputError as error:
-        sys.exit(_complain(error))
+        print(f"train: {error}", file=sys.stderr)
+        sys.exit(2)
     if accelerator.num_processes > 1:
         accelerator.end_training()
 
