@@ -17,6 +17,10 @@ from toolkit.data.scenes import Scene
 
 IMAGE_SIZE = 128
 REFERENCE_SIZE = 64
+MOST_PEOPLE = 3  # in a picture
+_SCENE_LABELS = (
+    "place", "time", "detail", "weather", "wall", "people", "action", "accessory", "accessory_colour", "style",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,15 @@ class Sample:
             **content,
             "subjects": [s.identity.attributes() | {"noun": s.identity.noun} for s in self.subjects],
         }
+
+
+def scene_labels(description: dict) -> dict[str, str]:
+    """What a picture shows, of Sample.describe(): kind of label -> class, "none" for what is not there."""
+    labels = {key: description[key] for key in _SCENE_LABELS}
+    labels["clothes_colour"], labels["clothes"] = (description["clothes"] or "none none").split()
+    nouns = [subject["noun"] for subject in description["subjects"]]
+    labels |= {f"person_{k + 1}": nouns[k] if k < len(nouns) else None for k in range(MOST_PEOPLE)}
+    return {kind: str(value or "none") for kind, value in labels.items()}
 
 
 def sample_rng(recipe: Recipe, split: str, index: int, seed: int = 0) -> np.random.Generator:

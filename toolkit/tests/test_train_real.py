@@ -132,12 +132,12 @@ def changed(before, after):
     ("stage", "plan", "settings", "trained"),
     [
         ("vae", {}, {}, {"vae"}),
-        ("tdm", {}, {}, {"unet_tdm", "text_encoder", "unet_sdm"}),
-        ("tdm", {"gradient_checkpointing": True}, {"freeze_text_encoder": True}, {"unet_tdm", "unet_sdm"}),
+        ("tdm", {"gradient_checkpointing": True}, {}, {"unet_tdm", "unet_sdm"}),
+        ("tdm", {}, {"train_text_encoder": True}, {"unet_tdm", "text_encoder", "unet_sdm"}),
         ("sdm", {"cache_latents": True, "gradient_checkpointing": True}, {}, {"unet_sdm", "subject_fuser"}),
         ("sdm", {}, {"train_image_encoder": True}, {"unet_sdm", "subject_fuser", "image_encoder"}),
     ],
-    ids=["vae", "tdm", "tdm-unet-alone", "sdm", "sdm-image-encoder"],
+    ids=["vae", "tdm", "tdm-text-encoder", "sdm", "sdm-image-encoder"],
 )
 def test_a_stage_changes_its_networks_and_no_others(
     stable_diffusion, pictures, tmp_path, stage, plan, settings, trained
@@ -230,13 +230,14 @@ def test_a_reference_is_the_subject_alone_or_a_picture_of_its_own(stable_diffusi
     assert np.all(given[12:20] == (9, 99, 199)) and np.all(given[:6] == 0)
 
 
-def test_attribute_labels_may_be_partly_known(stable_diffusion, pictures, tmp_path):
+def test_labels_may_be_partly_known(stable_diffusion, pictures, tmp_path):
     for part in ("images", "masks"):
         (tmp_path / part).symlink_to(pictures / part)
     known = [[{"hair": "long", "glasses": "none"}], [{"hair": "short"}, {"hair": None, "glasses": "round"}]]
+    scenes = [{"place": "park"}, {"place": "home", "time": "night"}]
     lines = [
-        {"file_name": f"images/000{k}.png", "caption": CAPTIONS[k], "subjects": subjects}
-        for k, subjects in enumerate(known)
+        {"file_name": f"images/000{k}.png", "caption": CAPTIONS[k], "subjects": subjects, "scene": scene}
+        for k, (subjects, scene) in enumerate(zip(known, scenes, strict=True))
     ]
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
     work_dir = started(stable_diffusion, tmp_path / "work")
@@ -244,6 +245,9 @@ def test_attribute_labels_may_be_partly_known(stable_diffusion, pictures, tmp_pa
     state = train("attributes", work_dir, tmp_path)
     assert changed(before, compose(work_dir))[0] == {"image_encoder"}
     assert state["record"]["measured"].keys() == {"glasses", "hair"} and np.isfinite(state["losses"]).all()
+    state = train("captions", work_dir, tmp_path)
+    assert changed(before, compose(work_dir))[0] == {"image_encoder", "text_encoder"}
+    assert state["record"]["measured"].keys() == {"place", "time"} and np.isfinite(state["losses"]).all()
 
 
 @pytest.mark.parametrize(
@@ -254,6 +258,7 @@ def test_attribute_labels_may_be_partly_known(stable_diffusion, pictures, tmp_pa
         ({"file_name": "images/0002.png", "caption": "a man <|image|>"}, "masks/0002.png is missing"),
         ({"file_name": "images/0000.png", "caption": "a <|image|> b <|image|>" * 3}, "at most 4"),
         ({"file_name": "images/0000.png", "caption": "a man <|image|>", "subjects": [{}, {}]}, "2 subjects are"),
+        ({"file_name": "images/0000.png", "caption": "a park", "scene": {"place": 7}}, "scene must be an object"),
         ("{", "line 1: "),
         ("[]", "line 1: expected a JSON object"),
     ],
@@ -274,6 +279,8 @@ def test_what_cannot_work_is_said(stable_diffusion, pictures, tmp_path, capsys):
     work_dir = started(stable_diffusion, tmp_path)
     with pytest.raises(ValueError, match="no attribute labels"):
         train("attributes", work_dir, pictures)
+    with pytest.raises(ValueError, match="no labels of what they show"):
+        train("captions", work_dir, pictures)
     with pytest.raises(ValueError, match="does not divide by 3"):
         train("sdm", work_dir, pictures, accumulation=3)
     assert main(["train", "vae", "--work-dir", str(tmp_path), "--text-only", "0.2"]) == 2

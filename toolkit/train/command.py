@@ -3,10 +3,11 @@
 stages, in order
   vae          autoencoder: pictures to latents and back
   attributes   image encoder: what makes an identity (needs attribute labels)
-  tdm          scene model (TDM) and text encoder
+  captions     text encoder: what a sentence says (needs labels of what the pictures show)
+  tdm          scene model (TDM)
   sdm          subject model (SDM) and subject fuser, from the scene model's weights
   decoder      sharpens the decoder; latents stay as they are
-  all          these five, each for its own number of steps
+  all          these six, each for its own number of steps
   export-checkpoint   writes the family that the present checkpoints make, at any time
 
 A stage that was cut goes on from its last checkpoint. Each ends by writing the family to --out; its
@@ -35,13 +36,12 @@ from toolkit.train.launch import launch, launched, new_accelerator
 from toolkit.train.loop import Options, run_stage
 from toolkit.train.optimizer import OPTIMIZERS
 from toolkit.train.pictures import GeneratedPictures, Pictures
-from toolkit.train.stage import Data, Stage
+from toolkit.train.stage import Data, NoLabelsError, Stage
 from toolkit.train.stages import STAGES, stage_class
-from toolkit.train.stages.attributes import NoLabelsError
 from toolkit.train.start import begin
 
 # options that replace a number of the stage
-SETTINGS = ("steps", "batch", "optimizer", "learning_rate", "weight_decay", "ema_decay", "null", "freeze_text_encoder",
+SETTINGS = ("steps", "batch", "optimizer", "learning_rate", "weight_decay", "ema_decay", "null", "train_text_encoder",
             "text_only", "mask_weight", "snr_floor", "localisation", "restart_from_tdm", "train_image_encoder")  # fmt: skip
 
 EXAMPLES = """\
@@ -119,7 +119,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--weight-decay", type=float)
     group.add_argument("--ema-decay", type=float, help="of the averaged weights, which are what comes out")
     group.add_argument("--null", type=float, metavar="SHARE", help="tdm, sdm: rows with the empty prompt")
-    group.add_argument("--freeze-text-encoder", action="store_true", default=None, help="tdm: train the UNet alone")
+    group.add_argument("--train-text-encoder", action="store_true", default=None,
+                       help="tdm: train the text encoder with the scene model, for other sentences than it knows")
     group.add_argument("--text-only", type=float, metavar="SHARE", help="sdm: rows that see no reference")
     group.add_argument("--mask-weight", type=float, help="tdm, sdm: how much more a subject's pixel counts")
     group.add_argument("--snr-floor", type=float, metavar="SNR",

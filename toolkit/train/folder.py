@@ -6,7 +6,8 @@ masks/0001.png            label map of the picture's size: 0 = scene, k = subjec
 references/0001-1.png     optional: another picture of subject 1; else it is cut out of its own picture
 
 A line may also have "split": "validation" (of sample sheets, never trained on) and "subjects": for each
-marker an object of attribute labels, for the stage `attributes`.
+marker an object of attribute labels, for the stage `attributes`, and "scene": an object of labels of what the
+picture shows, for the stage `captions`.
 """
 
 import json
@@ -17,6 +18,7 @@ from PIL import Image, ImageOps
 
 from toolkit.errors import InputError
 from toolkit.models import MARKER, Preset
+from toolkit.train.pictures import classes_of
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -36,6 +38,7 @@ class PictureFolder:
         self.paths = [self.folder / entry["file_name"] for entry in entries]
         self.captions = [entry["caption"] for entry in entries]
         self.subjects = [entry.get("subjects") or [{}] * entry["caption"].count(MARKER) for entry in entries]
+        self.scenes = [entry.get("scene", {}) for entry in entries]
         self._opened: tuple[int, Image.Image, np.ndarray] | None = None
 
     def _entries(self) -> list[dict]:
@@ -56,6 +59,9 @@ class PictureFolder:
         missing = [key for key in ("file_name", "caption") if not isinstance(entry.get(key), str)]
         if missing:
             raise InputError(f"{' and '.join(missing)} must be given as text")
+        scene = entry.get("scene", {})
+        if not isinstance(scene, dict) or not all(isinstance(value, str) for value in scene.values()):
+            raise InputError(f"scene must be an object of texts, as {{\"place\": \"park\"}}, not {json.dumps(scene)}")
         path, markers = self.folder / entry["file_name"], entry["caption"].count(MARKER)
         if not path.is_file():
             raise InputError(f"{path} is missing")
@@ -126,12 +132,11 @@ class PictureFolder:
 
     def attribute_classes(self) -> dict[str, tuple[str, ...]]:
         """Every class that a label of this split names."""
-        found: dict[str, set[str]] = {}
-        for subject in (subject for subjects in self.subjects for subject in subjects):
-            for name, value in subject.items():
-                if value is not None:
-                    found.setdefault(name, set()).add(value)
-        return {name: tuple(sorted(values)) for name, values in sorted(found.items())}
+        return classes_of(subject for subjects in self.subjects for subject in subjects)
+
+    def scene_classes(self) -> dict[str, tuple[str, ...]]:
+        """Every class that a label of this split names."""
+        return classes_of(self.scenes)
 
 
 def _square(labels: np.ndarray) -> tuple[int, int, int, int]:

@@ -5,7 +5,7 @@ pictures (toolkit.train.folder).
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from toolkit.data import people, store
+from toolkit.data import people, samples, store
 from toolkit.errors import InputError
 from toolkit.models import Preset
 
@@ -24,10 +24,13 @@ class Pictures(Protocol):
     captions: N sentences, `<|image|>` behind the noun of every subject.
     subjects: for each picture the attributes of its subjects (name -> class, or None where it
     cannot be seen), in the order of the markers; empty dicts where nothing is known.
+    scenes: for each picture what it shows as a whole (kind of label -> class), as place or style; empty
+    dicts where nothing is known.
     """
 
     captions: list[str]
     subjects: list[list[dict[str, str | None]]]
+    scenes: list[dict[str, str]]
 
     def image(self, index: int) -> np.ndarray:
         """uint8 [H, H, 3]."""
@@ -40,6 +43,18 @@ class Pictures(Protocol):
 
     def attribute_classes(self) -> dict[str, tuple[str, ...]]:
         """Every attribute with all its classes; empty if the pictures have no such labels."""
+
+    def scene_classes(self) -> dict[str, tuple[str, ...]]:
+        """Every kind of label in `scenes` with all its classes."""
+
+
+def classes_of(labels: Iterable[dict[str, str | None]]) -> dict[str, tuple[str, ...]]:
+    """Every kind of label with all classes that occur."""
+    found: dict[str, set[str]] = {}
+    for kind, value in (pair for one in labels for pair in one.items()):
+        if value is not None:
+            found.setdefault(kind, set()).add(value)
+    return {kind: tuple(sorted(values)) for kind, values in sorted(found.items())}
 
 
 def digest_of(pictures: Pictures) -> str:
@@ -67,6 +82,7 @@ class GeneratedPictures:
         self._dataset = dataset
         self.captions = [sample["caption"] for sample in dataset.samples]
         self.subjects = [sample["subjects"] for sample in dataset.samples]
+        self.scenes = [samples.scene_labels(sample) for sample in dataset.samples]
         self._first = [sample["first_reference"] for sample in dataset.samples]
 
     def image(self, index: int) -> np.ndarray:
@@ -80,6 +96,9 @@ class GeneratedPictures:
 
     def attribute_classes(self) -> dict[str, tuple[str, ...]]:
         return people.attribute_classes()
+
+    def scene_classes(self) -> dict[str, tuple[str, ...]]:
+        return classes_of(self.scenes)
 
 
 class Examples(Dataset):

@@ -27,6 +27,10 @@ class Data:
     latents: np.ndarray | None = None
 
 
+class NoLabelsError(InputError):
+    """The pictures lack the labels that a stage learns from; `train all` leaves it out."""
+
+
 class Stage(nn.Module, ABC):
     """A module whose forward is its loss, so that accelerate can wrap it whole.
 

@@ -7,6 +7,7 @@ from toolkit.train.stage import Stage
 _STAGES = {
     "vae": ("autoencoder", "AutoencoderStage"),
     "attributes": ("attributes", "AttributesStage"),
+    "captions": ("captions", "CaptionsStage"),
     "tdm": ("tdm", "SceneModelStage"),
     "sdm": ("sdm", "SubjectModelStage"),
     "decoder": ("autoencoder", "DecoderStage"),

@@ -12,18 +12,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from toolkit.errors import InputError
 from toolkit.models import Family
 from toolkit.train.draws import Draw
 from toolkit.train.pictures import Examples, Pictures
 from toolkit.train.pixels import to_pixel_values
-from toolkit.train.stage import Data, Stage
+from toolkit.train.stage import Data, NoLabelsError, Stage
 
 _UNKNOWN = -1  # of an attribute that cannot be seen
-
-
-class NoLabelsError(InputError):
-    """The pictures say nothing about their subjects' attributes."""
 
 
 class AttributesStage(Stage):

@@ -5,13 +5,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from toolkit.errors import InputError
 from toolkit.models import Family
-from toolkit.reference.prompt import Prompt, PromptError, encode
 from toolkit.train.draws import Draw
 from toolkit.train.noise import NoiseSchedule
 from toolkit.train.pictures import Examples
 from toolkit.train.pixels import to_pixels
+from toolkit.train.prompts import encode_prompts
 from toolkit.train.stage import Data, Stage
 
 
@@ -26,14 +25,8 @@ class NoiseStage(Stage):
     def __init__(self, family: Family, data: Data, settings: dict | None = None) -> None:
         super().__init__(family, data, settings)
         self.schedule = NoiseSchedule(family.scheduler, floor=self.snr_floor)
-        self.prompts = [self._encode(caption) for caption in data.train.captions]
-        self.null_ids = torch.tensor(self._encode("").input_ids)
-
-    def _encode(self, caption: str) -> Prompt:
-        try:
-            return encode(self.family.tokenizer, caption, self.family.preset.max_length)
-        except PromptError as error:
-            raise InputError(f"{error}: {caption!r}") from error
+        self.prompts = encode_prompts(family, data.train.captions)
+        self.null_ids = torch.tensor(encode_prompts(family, [""])[0].input_ids)
 
     def new_examples(self, **columns) -> Examples:
         """Rows with prompt and masks, with latents where they were encoded before, else with the pictures themselves."""
