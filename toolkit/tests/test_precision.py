@@ -30,7 +30,7 @@ def written(tmp_path_factory):
                 network = halve(network) if precision == "fp16" else network
                 path = folder / precision / name / "model.onnx"
                 onnx_file.write(network, path, TINY, precision)
-                files[name, precision] = path, verify.error(path, network, wanted)
+                files[name, precision] = path, verify.error(verify.load(path), network, wanted)
     return files
 
 
