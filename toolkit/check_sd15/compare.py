@@ -56,8 +56,8 @@ def compare(files: Files) -> list[Finding]:
 
 def table(said: list[Finding]) -> str:
     rows = [(f.what, f.found, f.want, "" if f.holds else "DOES NOT HOLD") for f in said]
-    widths = [max(len(row[k]) for row in rows) for k in range(3)]
-    return "\n".join("  ".join((*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3])).rstrip() for row in rows)
+    widths = [max(len(row[k]) for row in rows) for k in range(4)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def _pixels(path) -> np.ndarray:

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ PROGRAM = ROOT / "bin" / "facediffuser"
 MODEL_CODE = Path(__file__).with_name("triton_model.py")
 # A pair of rows takes some ten seconds on idle cores, and minutes beside other work.
 DEADLINES = ["--step-timeout", "30m", "--request-timeout", "1h"]
+START = 1800  # seconds; a gateway waits for ever for models that do not fit, since others may put them right
 
 
 def draw(files: Files) -> None:
@@ -55,13 +57,17 @@ def _gateway(files: Files) -> Iterator[str]:
     log = files.run / "gateway.log"
     with open(log, "w", encoding="utf-8") as errors:
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True)
+    patience = threading.Timer(START, process.terminate)
+    patience.start()
     try:
         url = next((found[0] for line in process.stdout if (found := re.search(r"http://\S+:\d+", line))), None)
+        patience.cancel()
         if url is None:
             last = "".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-5:])
-            raise InputError(f"the gateway ended with {process.wait()} before it was ready (log: {log}):\n{last}")
+            raise InputError(f"the gateway was not ready within {START} s, or ended before (log: {log}):\n{last}")
         yield url
     finally:
+        patience.cancel()
         process.send_signal(signal.SIGTERM)
         process.stdout.close()
         process.wait()

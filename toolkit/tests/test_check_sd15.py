@@ -15,6 +15,9 @@ from toolkit.check_sd15.command import STAGES
 from toolkit.models.layout import MANIFEST
 
 
+SHARES = ("facediffuser", "images", 0, "fusion", "sdm_share")  # in a picture's JSON
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     """Work directory after a whole check."""
@@ -53,7 +56,7 @@ def test_the_gateway_draws_what_the_reference_draws_of_the_authors_files(work, c
         (lambda files: shutil.copy(files.pictures / "picture.png", files.pictures / "swapped.png"),
          "what other subjects change: 0.0 of 255, want at least 5"),
         (lambda files: _edit(files.measured, ("serve", "peak"), 21 * GIB), "peak memory of serve: 21.00 GiB"),
-        (lambda files: _edit(files.pictures / "picture.json", ("facediffuser", "images", 0, "fusion", "sdm_share"), [0.95, 0.94]),
+        (lambda files: _edit(files.pictures / "picture.json", SHARES, [0.95, 0.94]),
          "pixels that the TDM wins: 6.0%, want at least 10%"),
     ],
     ids=["picture", "latents", "subjects", "memory", "shares"],

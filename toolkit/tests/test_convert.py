@@ -164,7 +164,7 @@ def test_the_manifest_and_todays_classes_name_the_same_tensors():
 
 def reference(nets, folder):
     """The reference pipeline with the networks that the files were written from."""
-    sizes = Preset("tiny", width=32, image_size=32, reference_size=32, vae_patch=1, vae_channels=(32, 64))
+    sizes = Preset("tiny", width=32, image_size=128, reference_size=32, vae_patch=1, vae_channels=(32, 32, 32, 64))
     family = Family(
         **{name: deepcopy(nets[name]) for name in ("text_encoder", "image_encoder", "subject_fuser", "unet_sdm")},
         unet_tdm=deepcopy(nets["unet"]),
@@ -192,7 +192,7 @@ def test_the_authors_state_dicts_become_a_family_that_draws_the_same_picture(net
         "scheduler": "pndm", "num_inference_steps": 50, "guidance_scale": 5.0, "start_merge_fraction": 0.3,
         "final_fraction": 0.6, "eta": 0.0,
     }  # fmt: skip
-    assert description["object_resolution"] == 32 and description["scaling_factor"] == 0.18215
+    assert description["object_resolution"] == 128 and description["scaling_factor"] == 0.18215
     assert description["schedule"]["steps_offset"] == 1 and not description["schedule"]["clip_sample"]
     card = (out / "WEIGHTS.md").read_text()
     assert "non-commercial academic use" in card and "differs from that in" in card and "| `unet_sdm` |" in card
