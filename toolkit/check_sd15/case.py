@@ -38,7 +38,7 @@ class Files:
 
     def __init__(self, work: Path) -> None:
         self.work = work
-        self.stable_diffusion = work / "weights" / "stable-diffusion"  # tokenizer, scheduler, autoencoder, configurations
+        self.stable_diffusion = work / "weights" / "stable-diffusion"  # tokenizer, scheduler, VAE, configurations
         self.image_encoder = work / "weights" / "image-encoder"  # its configuration
         self.sdm = work / "weights" / "SDM" / "pytorch_model.bin"
         self.tdm = work / "weights" / "TDM" / "pytorch_model.bin"

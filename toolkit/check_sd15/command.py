@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
     to_do = STAGES[STAGES.index(args.begin) :]
     free, needed = psutil.virtual_memory().available, PRESETS[args.preset].memory
     if to_do != ("compare",) and free < needed:
-        raise InputError(f"{needed / GIB:.1f} GiB of memory are needed, {free / GIB:.1f} GiB are free: end other programs")
+        short = f"{needed / GIB:.1f} GiB of memory are needed, {free / GIB:.1f} GiB are free"
+        raise InputError(f"{short}: end other programs")
     for stage in to_do[:-1]:
         _run_and_watch(stage, files, args.preset)
     return _run_here("compare", files, args.preset)
@@ -87,7 +88,7 @@ def _convert(files: Files) -> list[str]:
 
 
 def _run_and_watch(stage: str, files: Files, preset: str) -> None:
-    """Notes how long a stage took and what it and its children held at most; a page that several map counts for each."""
+    """Notes how long a stage took and what it and its children held at most; shared pages count for each of them."""
     if stage == "convert":
         (files.family / "pipeline.json").unlink(missing_ok=True)  # of an earlier run
         command = _convert(files)

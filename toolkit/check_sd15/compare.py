@@ -41,7 +41,7 @@ def compare(files: Files) -> list[Finding]:
     ]
     for model, won in (("SDM", max(shares.values())), ("TDM", 1 - min(shares.values()))):
         said.append(Finding(f"pixels that the {model} wins", f"{won:.1%}", f"at least {SHARE:.0%}", won >= SHARE))
-    for name, what in (("swapped", "other subjects"), ("other", "another prompt")):
+    for name, what in (("swapped", "other subjects"), ("other", "other words")):
         change = float(np.abs(pictures[name] - picture).mean())
         said.append(Finding(f"what {what} change", f"{change:.1f} of 255", f"at least {CHANGE}", change >= CHANGE))
     if any(abs(share - about["sdm_share"][step]) > 1e-6 for step, share in shares.items()):

@@ -53,7 +53,8 @@ def _copy(files: Files) -> None:
 def _gateway(files: Files) -> Iterator[str]:
     """Its address, once every network is loaded."""
     files.run.mkdir(exist_ok=True)
-    command = [PROGRAM, "serve", "--listen", "127.0.0.1:0", "--family", files.served, "--run-dir", files.run, *DEADLINES]
+    places = ["--listen", "127.0.0.1:0", "--family", files.served, "--run-dir", files.run]
+    command = [PROGRAM, "serve", *places, *DEADLINES]
     log = files.run / "gateway.log"
     with open(log, "w", encoding="utf-8") as errors:
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True)

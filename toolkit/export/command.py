@@ -162,9 +162,9 @@ def _write(network: Network, described: triton.Model, out: Path, preset: Preset,
             row.largest = verify.largest_activation(network.module, verify.rows_of(network, 1))
             if not row.largest.fits:
                 raise InputError(
-                    f"{row.name}: the layer {row.largest.layer} reaches {row.largest.value:.3g} in float16, which ends at "
-                    f"{verify.FLOAT16_MAX:.0f}: GPUs, which compute in FP16, would draw nothing. --precision stored16 "
-                    "writes the CPU's folder alone"
+                    f"{row.name}: the layer {row.largest.layer} reaches {row.largest.value:.3g} in float16, which ends "
+                    f"at {verify.FLOAT16_MAX:.0f}: GPUs, which compute in FP16, would draw nothing. "
+                    "--precision stored16 writes the CPU's folder alone"
                 )
         path = out / triton.FOLDERS[backend] / row.name / "1" / "model.onnx"
         onnx_file.write(network, path, preset, kind)
@@ -173,7 +173,7 @@ def _write(network: Network, described: triton.Model, out: Path, preset: Preset,
         error = _hold(network, path, described, backend, wanted)
         limit = verify.TOLERANCE[kind] + SCORE_STEP * described.optional
         if not error <= limit:
-            raise InputError(f"{row.name}: ONNX Runtime differs from PyTorch by {error:.1e} in {kind}, more than {limit}")
+            raise InputError(f"{row.name}: {kind} differs from PyTorch in FP32 by {error:.1e}, more than {limit}")
         parts = (path, path.with_name(path.name + onnx_file.DATA))
         row.files.append((sum(part.stat().st_size for part in parts if part.exists()), error))
         row.parameters = row.parameters or _count(path)

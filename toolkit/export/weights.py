@@ -53,8 +53,8 @@ def state_dict(path: Path, module: nn.Module) -> dict[str, torch.Tensor]:
     places = _metadata(model, PARAMETERS)
     if not places:
         raise InputError(
-            f"{path} does not say where its parameters lie, as it is not stored in FP16 and computed in FP32: train from "
-            "the weights that the family was made from"
+            f"{path} does not say where its parameters lie, as it is not stored in FP16 and computed in FP32: train "
+            "from the weights that the family was made from"
         )
     values = {t.name: numpy_helper.to_array(t).astype(np.float32) for t in model.graph.initializer}
     state = module.state_dict()

@@ -284,7 +284,7 @@ def test_the_identity_of_weights_is_that_of_all_that_makes_pictures(converted, t
 
 
 def test_training_begins_with_the_weights_and_not_with_graphs_of_two_precisions(converted):
-    with pytest.raises(InputError, match=r"text_encoder/1/model.onnx does not say where its parameters lie.*train from"):
+    with pytest.raises(InputError, match=r"text_encoder/1/model.onnx does not say where its parameters lie"):
         read(converted[0])
 
 
@@ -297,7 +297,8 @@ def test_what_float16_cannot_hold_is_refused_by_name(folder, tmp_path, monkeypat
             export(family, out, 0, pictures, precision=precision)
     family = read(folder / "sd", folder / "clip")
     family.vae.autoencoder.decoder.conv_in.weight.mul_(1e5)  # weights fit, what they make does not
-    monkeypatch.setattr("toolkit.export.command.networks", lambda family: {"vae_decoder": networks(family)["vae_decoder"]})
+    alone = {"vae_decoder": networks(family)["vae_decoder"]}
+    monkeypatch.setattr("toolkit.export.command.networks", lambda _: alone)
     with pytest.raises(InputError, match=r"vae_decoder: the layer autoencoder.decoder.conv_in reaches \S+ in float16"):
         export(family, out, 0, pictures, precision="both")
     assert not (out / "pipeline.json").exists()
