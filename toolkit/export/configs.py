@@ -17,14 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     description = args.out / "pipeline.json"
-    family = json.loads(description.read_text(encoding="utf-8")) if description.exists() else {}
+    family = json.loads(description.read_text(encoding="utf-8")) if description.exists() else None
     for path in write(args.out, triton.SD15, family):
         print(path)
 
 
-def write(out: Path, sizes: triton.Sizes, family: dict) -> list[Path]:
-    """family: what is known of pipeline.json, for whose models the configurations are."""
-    written = []
+def write(out: Path, sizes: triton.Sizes, family: dict | None = None) -> list[Path]:
+    """family: pipeline.json of the models that the configurations are for, if there are any yet."""
+    written, family = [], family or {}
     texts = triton.files(sizes, family.get("safety_checker", False), family.get("weights_sha256", ""))
     for name, text in texts.items():
         path = out / name

@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).parents[2] / "model_repository"
 
 
 def test_committed_files_of_sd15_are_what_the_description_says(tmp_path):
-    written = {path.relative_to(tmp_path): path.read_text() for path in configs.write(tmp_path, triton.SD15, {})}
+    written = {path.relative_to(tmp_path): path.read_text() for path in configs.write(tmp_path, triton.SD15)}
     folder = REPOSITORY / "sd15"
     found = [*folder.rglob("config.pbtxt"), *folder.rglob("*.json")]
     committed = {path.relative_to(folder): path.read_text() for path in found}
