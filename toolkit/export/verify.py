@@ -23,7 +23,7 @@ TOLERANCE = {"stored16": 1e-4, "fp32": 1e-4, "fp16": 5e-3}
 
 @dataclass(frozen=True)
 class Activation:
-    """The largest of a module's layers; infinite or NaN where float16 overflows."""
+    """The largest of a module's layers, or the first that float16 cannot hold."""
 
     layer: str
     value: float
@@ -84,7 +84,7 @@ def largest_activation(module: nn.Module, inputs: dict[str, Tensor]) -> Activati
             nonlocal found
             if isinstance(output, Tensor) and output.is_floating_point():
                 value = float(output.abs().max())
-                if not value <= found.value:  # larger, or NaN
+                if found.fits and not value <= found.value:  # larger, or NaN
                     found = Activation(name, value if value == value else float("inf"))
         return hook  # fmt: skip
 
