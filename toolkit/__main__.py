@@ -21,6 +21,7 @@ COMMANDS = {
     "convert": ("toolkit.convert.command", "Stable Diffusion's, the authors' or training's weights to a family"),
     "export": ("toolkit.export.command", "networks to ONNX"),
     "configs": ("toolkit.export.configs", "write Triton's configurations of Stable Diffusion 1.5"),
+    "check-sd15": ("toolkit.check_sd15.command", "random weights of the real size, all the way to a picture"),
     "calibrate": ("toolkit.quantize.calibrate", "record what both UNets are fed, for a quantization"),
     "quantize": ("toolkit.quantize.command", "both UNets to INT8, and what that costs"),
     "goldens": ("toolkit.goldens.command", "write the golden files"),

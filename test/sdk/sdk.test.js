@@ -1,5 +1,6 @@
 // The official `openai` SDK against a running gateway at FACEDIFFUSER_URL. Nothing of the SDK is adapted.
-// FACEDIFFUSER_BROKEN_URL is a server whose streams fail in the middle as the gateway's do; FACEDIFFUSER_EXAMPLES holds sample faces.
+// FACEDIFFUSER_BROKEN_URL is a server whose streams fail in the middle as the gateway's do, FACEDIFFUSER_REFUSING_URL one that refuses every
+// picture as the gateway's safety checker does; FACEDIFFUSER_EXAMPLES holds sample faces.
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import path from 'node:path';
@@ -67,6 +68,15 @@ test('error', async () => {
     (error) => error instanceof OpenAI.BadRequestError && error.param === 'prompt' && /^req_/.test(error.requestID),
   );
   await assert.rejects(client().images.generate({ model: 'dall-e-3', prompt: 'a man' }), { status: 404, code: 'model_not_found' });
+});
+
+test('refused picture', async () => {
+  for (const stream of [false, true]) { // refused before its first event, a stream is an ordinary error too
+    await assert.rejects(
+      client(process.env.FACEDIFFUSER_REFUSING_URL).images.generate({ prompt: 'a man', stream }),
+      (error) => error instanceof OpenAI.BadRequestError && error.code === 'moderation_blocked' && /the prompt or the seed/.test(error.message),
+    );
+  }
 });
 
 test('error in a stream', async () => {

@@ -28,7 +28,7 @@ func TestSDKs(t *testing.T) {
 	python := pythonSDK(t, root)
 	javaScriptSDK(t)
 	env := append(os.Environ(),
-		"FACEDIFFUSER_URL="+gateway(t, root), "FACEDIFFUSER_BROKEN_URL="+broken(t, root), "FACEDIFFUSER_EXAMPLES="+filepath.Join(root, "examples"))
+		"FACEDIFFUSER_URL="+gateway(t, root), "FACEDIFFUSER_REFUSING_URL="+refusing(t, root), "FACEDIFFUSER_BROKEN_URL="+broken(t, root), "FACEDIFFUSER_EXAMPLES="+filepath.Join(root, "examples"))
 	t.Run("python", func(t *testing.T) { run(t, env, python, "test_sdk.py") })
 	t.Run("javascript", func(t *testing.T) { run(t, env, "node", "--test", "sdk.test.js") })
 }
@@ -117,6 +117,24 @@ func gateway(t *testing.T, root string) string {
 	}
 	t.Fatalf("the gateway ended before it was ready (%v)", lines.Err())
 	return ""
+}
+
+// refusing answers every request as the gateway does whose safety checker refuses
+// the picture, which its own tests hold to these bytes.
+func refusing(t *testing.T, root string) string {
+	t.Helper()
+	refusal, err := os.ReadFile(filepath.Join(root, "gateway/internal/httpapi/testdata/refused.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = w.Write(refusal)
+	}))
+	t.Cleanup(s.Close)
+	return s.URL
 }
 
 // broken answers every request with a stream of the gateway's that fails in

@@ -1,6 +1,7 @@
 """The official `openai` SDK against a running gateway at FACEDIFFUSER_URL. Nothing of the SDK is adapted.
 
-FACEDIFFUSER_BROKEN_URL is a server whose streams fail in the middle as the gateway's do; FACEDIFFUSER_EXAMPLES holds sample faces.
+FACEDIFFUSER_BROKEN_URL is a server whose streams fail in the middle as the gateway's do, FACEDIFFUSER_REFUSING_URL one that refuses every
+picture as the gateway's safety checker does; FACEDIFFUSER_EXAMPLES holds sample faces.
 """
 
 import base64
@@ -104,6 +105,14 @@ class TestSDK(unittest.TestCase):
         with self.assertRaises(openai.NotFoundError) as caught:
             client().images.generate(model="dall-e-3", prompt="a man")
         self.assertEqual(caught.exception.code, "model_not_found")
+
+    def test_refused_picture(self):
+        for stream in (False, True):  # refused before its first event, a stream is an ordinary error too
+            with self.assertRaises(openai.BadRequestError) as caught:
+                client(os.environ["FACEDIFFUSER_REFUSING_URL"]).images.generate(prompt="a man", stream=stream)
+            self.assertEqual(caught.exception.code, "moderation_blocked")
+            self.assertEqual(caught.exception.type, "image_generation_user_error")
+            self.assertIn("change the prompt or the seed", caught.exception.message)
 
     def test_error_in_a_stream(self):
         stream = client(os.environ["FACEDIFFUSER_BROKEN_URL"]).images.generate(prompt="a man", stream=True)

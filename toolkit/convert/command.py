@@ -11,11 +11,13 @@ sources
 Weights are read as safetensors or as PyTorch's files, whole or in shards, without running anything that is in them.
 Names and shapes of all tensors must be those that the authors' versions of the libraries wrote
 (toolkit/models/manifest.json) or that today's write; NaN, infinity, cut files and false checksums are refused.
-`pipeline.json` is written last: a folder without it is not complete.
+
+The folder holds models/ in FP32 for CPUs and onnxruntime/ in FP16 for GPUs, with the safety checker if the Stable
+Diffusion folder has one, and the configurations of all back ends. `pipeline.json` is written last: a folder without it
+is not complete.
 """
 
 import argparse
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,9 +26,12 @@ import torch
 from PIL import Image, ImageOps
 
 from toolkit.convert.sources import read, read_authors
+from toolkit.disk import check_room
 from toolkit.errors import InputError
-from toolkit.export.command import export, size_on_disk, write_card
+from toolkit.export.command import GRAPHS, export, size_on_disk, write_card
 from toolkit.export.description import LICENSE
+from toolkit.export.networks import Network
+from toolkit.export.safety import FOLDER, safety_network
 from toolkit.models import Family
 from toolkit.models.checkpoint import load_torch
 from toolkit.train.checkpoints import compose
@@ -50,7 +55,7 @@ CARD = """\
 
 {notes}## Networks
 
-Weights are stored in FP16.
+{precision}
 
 <!-- budget -->
 <!-- /budget -->
@@ -66,6 +71,12 @@ TRAINING = """\
 <!-- /stages -->
 
 """
+PRECISION = {
+    "stored16": "Weights are stored in FP16 and computed in FP32, in `models/`; nothing is here for GPUs.",
+    "both": "FP32 is in `models/`, for CPUs; FP16 in `onnxruntime/`, for GPUs. Errors are the largest differences from "
+    "PyTorch in FP32, relative or absolute, whichever is smaller; at most 1e-4 and 5e-3 are let pass. Float16 ends at "
+    "65504.",
+}
 UNTRAINED = (
     "the subject model is not trained: the subject fuser is random and unet_sdm equals unet_tdm. The family draws "
     "scenes and refuses requests with reference images. `python -m toolkit train sdm` trains the subject model"
@@ -74,13 +85,14 @@ UNTRAINED = (
 
 @dataclass
 class Source:
-    """What is converted: the weights, where they are from in words, notes for whoever serves them, and the Unix time
-    at which they were made."""
+    """What is converted: the weights, where they are from in words, the Unix time at which they were made, and notes
+    for whoever serves them."""
 
     family: Family
     origin: str
     created: int
     notes: list[str] = field(default_factory=list)
+    checker: Network | None = None  # safety checker
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,6 +106,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--image-encoder", type=Path, metavar="FOLDER",
         help="CLIP vision model that Stable Diffusion lacks; with --sdm only its config.json is read, "
         "and only needed where that is not CLIP ViT-L/14",
+    )  # fmt: skip
+    parser.add_argument(
+        "--safety-checker", type=Path, metavar="FOLDER",
+        help=f"Stable Diffusion folder whose {FOLDER}/ pictures are checked with; default SOURCE, if it has one",
+    )  # fmt: skip
+    parser.add_argument(
+        "--precision", choices=GRAPHS, default="both",
+        help="both: FP32 for CPUs and FP16 for GPUs; stored16: CPUs alone, a third of the disk, and training can begin "
+        "with it; default: %(default)s",
     )  # fmt: skip
     parser.add_argument("--name", help="of the family in requests; default the last part of --out")
     parser.add_argument("--license", help="of the weights; default what their publishers say, as far as it is known")
@@ -116,20 +137,31 @@ def run(args: argparse.Namespace) -> None:
     if config.get("random_fuser"):
         config["description"] += " Without a trained subject model: it refuses requests with reference images."
         notes = [UNTRAINED, *notes]
-    _check_room(args.out, size_on_disk(family))
+    check_room(args.out, size_on_disk(family, args.precision, source.checker))
     pictures = read_pictures(args.pictures, family.preset.image_size) if args.pictures else None
     for note in notes:
         print(f"note: {note}")
     args.out.mkdir(parents=True, exist_ok=True)
     listed = "".join(f"- {note[0].upper()}{note[1:]}.\n" for note in notes)
-    card = CARD.format(notes=listed and listed + "\n", training=TRAINING if config["trained"] else "", **config)
+    card = CARD.format(
+        notes=listed and listed + "\n", precision=PRECISION[args.precision],
+        training=TRAINING if config["trained"] else "", **config,
+    )  # fmt: skip
     (args.out / CARD_FILE).write_text(card, encoding="utf-8")
-    budget = export(family, args.out, source.created, pictures)
+    budget = export(family, args.out, source.created, pictures, precision=args.precision, checker=source.checker)
     write_card(args.out / CARD_FILE, family, budget)
     print(f"{args.out}: {config['name']}, {config['description']} Licence: {config['license']}\n\n{budget}")
 
 
 def read_source(args: argparse.Namespace) -> Source:
+    source = _read_networks(args)
+    folder = args.safety_checker or args.source
+    if args.safety_checker or (folder / FOLDER).is_dir():
+        source.checker = safety_network(folder)
+    return source
+
+
+def _read_networks(args: argparse.Namespace) -> Source:
     torch.manual_seed(0)  # of what the source lacks
     folder = args.source
     if args.sdm or args.tdm:
@@ -185,10 +217,3 @@ def _made(*places: Path) -> int:
     """Unix time of the newest file in the places, which are files or folders."""
     files = [file for place in places for file in ([place] if place.is_file() else place.rglob("*"))]
     return int(max((file.stat().st_mtime for file in files), default=0))
-
-
-def _check_room(out: Path, needed: int) -> None:
-    there = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.exists())
-    free = shutil.disk_usage(there).free
-    if free < needed:
-        raise InputError(f"{out} needs {needed / 2**30:.2f} GiB, {there} has {free / 2**30:.2f} GiB free")

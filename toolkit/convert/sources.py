@@ -110,6 +110,7 @@ def read_authors(folder: Path, sdm: Path, tdm: Path, image_encoder: Path | None 
         sdm_networks["subject_fuser"],
     )
     family.config |= {"from": "face-diffuser", "license": AUTHORS_LICENSE}
+    family.config["defaults"] = {"scheduler": "pndm"}  # the folder's, which the authors' script inherits
     compared = [(which, "vae", family.vae.autoencoder, folder / "vae") for which in files]
     compared.append(("TDM", "text_encoder", family.text_encoder, files["SDM"]))
     notes = [

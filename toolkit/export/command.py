@@ -1,43 +1,59 @@
-"""Writes a family's networks as ONNX files with Triton's configurations, tokenizer and pipeline.json,
-and in `training/` what training goes on from: the autoencoder's encoder and the log of the stages.
+"""Writes a family's networks as ONNX files with Triton's configurations, tokenizer and pipeline.json.
 
-Every file is checked in ONNX Runtime against PyTorch on the same FP16-rounded weights.
+precision
+  stored16    models/: weights in FP16, arithmetic in FP32. For small families that are committed; in training/ is what
+              training goes on from, the autoencoder's encoder and the log of the stages
+  both        models/ in FP32, for CPUs, and onnxruntime/ in FP16, for GPUs, which engines are built from; with the
+              configurations of all back ends
+
+Every file is compared in ONNX Runtime with the network in PyTorch, and read back as Triton will serve it. What a
+float16 network computes is looked through for values that float16 cannot hold.
 """
 
 import argparse
 import json
+import math
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from toolkit.card import write_part
 from toolkit.data.samples import SCENES, make_sample
-from toolkit.export import description, onnx_file, triton
-from toolkit.export.networks import Network, networks, round_weights
+from toolkit.disk import check_room
+from toolkit.errors import InputError
+from toolkit.export import configs, description, onnx_file, triton, verify
+from toolkit.export.networks import Network, check_range, halve, networks, round_weights
 from toolkit.export.weights import ENCODER, write_vae_encoder
 from toolkit.models import Family, Preset, load, write_tokenizer
 from toolkit.train import record
 
 MAX_MIB = 64
-TOLERANCE = 1e-4
+# --precision → back end → what is written for it (onnx_file)
+GRAPHS: dict[str, dict[str, onnx_file.Precision]] = {
+    "stored16": {"cpu": "stored16"},
+    "both": {"cpu": "fp32", "onnxruntime": "fp16"},
+}
+BYTES = {"stored16": 2, "both": 4 + 2}  # of a weight
+SCORE_STEP = 1e-3  # the safety checker rounds its score, and a last bit may fall to the other side
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
 PREVIEW_PIXELS = 64 * 16**2  # of latents, for four unknowns a colour
-_DATATYPES = {torch.float32: "FP32", torch.float16: "FP16", torch.int64: "INT64"}
 # What runs the ONNX files in Triton; another folder gets a copy.
 MODEL_CODE = Path(__file__).parents[2] / "model_repository/mini/models/onnx_model.py"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, required=True, help="folder of a family, as training writes it")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--out", type=Path, default=Path("model_repository/mini"))
+    parser.add_argument("--precision", choices=GRAPHS, default="stored16", help="default: %(default)s")
     parser.add_argument("--description-only", action="store_true", help="write pipeline.json alone")
     for name in ("guidance-scale", "start-merge-fraction", "final-fraction"):
         parser.add_argument(f"--{name}", type=float, help="default of pipeline.json instead of the weights folder's")
@@ -50,10 +66,16 @@ def run(args: argparse.Namespace) -> None:
     family.config["defaults"] = {**family.config.get("defaults", {}), **given}
     created = int((args.weights / "family.json").stat().st_mtime)
     if args.description_only:
-        round_weights(family)
-        write_description(family, args.out, created, typical_pictures(family.preset))
+        if args.precision == "stored16":
+            round_weights(family.networks())
+        preview = description.fit_preview(family, typical_pictures(family.preset))
+        models = args.out / "models"
+        checker = (models / triton.SAFETY_CHECKER).is_dir()
+        write_description(args.out, description.describe(family, models, preview, created, checker))
         return
-    budget = export(family, args.out, created, max_mib=MAX_MIB)
+    check_room(args.out, size_on_disk(family, args.precision))
+    max_mib = MAX_MIB if args.precision == "stored16" else None
+    budget = export(family, args.out, created, max_mib=max_mib, precision=args.precision)
     print(budget, record.table(family.config["trained"]), sep="\n\n")
     write_card(args.out / "README.md", family, budget)
 
@@ -64,78 +86,133 @@ def write_card(card: Path, family: Family, budget: str) -> None:
 
 
 def export(
-    family: Family, out: Path, created: int, pictures: torch.Tensor | None = None, max_mib: float | None = None
+    family: Family,
+    out: Path,
+    created: int,
+    pictures: torch.Tensor | None = None,
+    max_mib: float | None = None,
+    precision: str = "stored16",
+    checker: Network | None = None,
 ) -> str:
     """Writes the folder that gateway and Triton load, pipeline.json last, so that a part of it never looks complete;
-    returns the sizes as a Markdown table.
+    returns sizes and errors as a Markdown table.
 
-    pictures: to fit previews to, default typical_pictures(). max_mib: a budget of all files. Raises ValueError if a
-    network differs from PyTorch or from the contract, or all together are over the budget.
+    pictures: to fit previews to, default typical_pictures(). max_mib: a budget of all files. checker: the safety
+    checker, of a family that has one. With "both", networks are let go of as they are written: the family is spent.
+    Raises InputError if a network does not fit into float16, differs from PyTorch or from the contract, or all together
+    are over the budget.
     """
     (out / "pipeline.json").unlink(missing_ok=True)
     code = out / "models" / MODEL_CODE.name
     if not code.exists():
         code.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(MODEL_CODE, code)
-    round_weights(family)
-    rows, total = [], 0
-    described = {model.name: model for model in triton.models(triton.sizes(family.preset))}
-    for name, network in tqdm(networks(family).items(), desc=f"writing {out}", delay=1):
-        folder = out / "models" / name
-        path = folder / "1" / "model.onnx"
-        onnx_file.write(network, path, family.preset)
-        output, error = check(network, path)
-        triton.hold(described[name], "cpu", _tensors(network, output))
-        (folder / "config.pbtxt").write_text(triton.config(described[name], "cpu"), encoding="utf-8")
-        _link(folder / "1" / "model.py", code)
-        parameters = sum(tensor.size for tensor in _weights(path))
-        total += path.stat().st_size
-        rows.append((name, parameters / 1e6, path.stat().st_size / 2**20, error))
-        if error > TOLERANCE:
-            raise ValueError(f"{name}: ONNX Runtime differs from PyTorch by {error:.1e}, more than {TOLERANCE}")
+    modules = family.networks() | ({triton.SAFETY_CHECKER: checker.module} if checker else {})
+    (round_weights if precision == "stored16" else check_range)(modules)
+    preview = description.fit_preview(family, typical_pictures(family.preset) if pictures is None else pictures)
+    sizes = triton.sizes(family.preset)
+    described = {model.name: model for model in (*triton.models(sizes), triton.safety_checker(sizes))}
+    exported = networks(family) | ({triton.SAFETY_CHECKER: checker} if checker else {})
+    rows = []
+    for name, network in tqdm(exported.items(), desc=f"writing {out}", delay=1):
+        rows.append(_write(network, described[name], out, family.preset, precision))
+        _link(out / "models" / name / "1" / "model.py", code)
+    total = sum(row.bytes for row in rows)
     if max_mib and total > max_mib * 2**20:
-        raise ValueError(f"the weights take {total / 2**20:.1f} MiB, more than {max_mib}")
+        raise InputError(f"the weights take {total / 2**20:.1f} MiB, more than {max_mib}")
     _write_tokenizer(out / "tokenizer")
-    record.write(out / "training" / record.LOG, family.config["trained"])
-    lines = ["| network | parameters (M) | file (MiB) | largest error against PyTorch |", "|---|--:|--:|--:|"]
-    lines += [f"| `{name}` | {count:.2f} | {size:.2f} | {error:.1e} |" for name, count, size, error in rows]
-    limit = f" (budget {max_mib} MiB)" if max_mib else ""
-    lines.append(f"| all{limit} | {sum(r[1] for r in rows):.2f} | {total / 2**20:.2f} | |")
-    if not family.config.get("random_encoder"):
-        size = write_vae_encoder(family, out).stat().st_size
-        lines.append(f"| `{ENCODER}`, for training only: not served | {size / 2e6:.2f} | {size / 2**20:.2f} | |")
-    write_description(family, out, created, typical_pictures(family.preset) if pictures is None else pictures)
-    return "\n".join(lines)
+    table = _table(rows, precision, f" (budget {max_mib} MiB)" if max_mib else "")
+    if precision == "stored16":
+        record.write(out / "training" / record.LOG, family.config["trained"])
+        if not family.config.get("random_encoder"):
+            size = write_vae_encoder(family, out).stat().st_size
+            table.append(f"| `{ENCODER}`, for training only: not served | {size / 2e6:.2f} | {size / 2**20:.2f} | |")
+    text = description.describe(family, out / "models", preview, created, safety_checker=checker is not None)
+    if precision == "stored16":
+        for row in rows:
+            config = triton.config(described[row.name], "cpu")
+            (out / "models" / row.name / "config.pbtxt").write_text(config, encoding="utf-8")
+    else:
+        configs.write(out, sizes, text)
+    write_description(out, text)
+    return "\n".join(table)
 
 
-def size_on_disk(family: Family) -> int:
-    """Bytes, about, that export() writes: two for every weight, and the tokenizer."""
-    return 2 * sum(p.numel() for network in family.networks().values() for p in network.parameters()) + 2**24
+@dataclass
+class _Row:
+    """A network in the table. files: of each precision, bytes and error. largest: activation of a float16 run."""
+
+    name: str
+    parameters: int
+    files: list[tuple[int, float]]
+    largest: verify.Activation | None = None
+
+    @property
+    def bytes(self) -> int:
+        return sum(size for size, _ in self.files)
 
 
-def write_description(family: Family, out: Path, created: int, pictures: torch.Tensor) -> None:
-    text = description.describe(family, out / "models", pictures, created)
+def _write(network: Network, described: triton.Model, out: Path, preset: Preset, precision: str) -> _Row:
+    """A network's files, each held against PyTorch and against what the configurations will say."""
+    row = _Row(described.name, 0, [])
+    wanted = verify.expected(network, verify.ROWS)
+    for backend, kind in GRAPHS[precision].items():
+        if kind == "fp16":
+            network = halve(network)
+            row.largest = verify.largest_activation(network.module, verify.rows_of(network, 1))
+            if not row.largest.fits:
+                raise InputError(
+                    f"{row.name}: the layer {row.largest.layer} reaches {row.largest.value:.3g} in float16, which ends "
+                    f"at {verify.FLOAT16_MAX:.0f}: GPUs, which compute in FP16, would draw nothing. "
+                    "--precision stored16 writes the CPU's folder alone"
+                )
+        path = out / triton.FOLDERS[backend] / row.name / "1" / "model.onnx"
+        onnx_file.write(network, path, preset, kind)
+        if kind == "fp16":
+            network.module.to("meta")  # without weights: memory is for one network at a time
+        error = _hold(network, path, described, backend, wanted)
+        limit = verify.TOLERANCE[kind] + SCORE_STEP * described.optional
+        if not error <= limit:
+            raise InputError(f"{row.name}: {kind} differs from PyTorch in FP32 by {error:.1e}, more than {limit}")
+        parts = (path, path.with_name(path.name + onnx_file.DATA))
+        row.files.append((sum(part.stat().st_size for part in parts if part.exists()), error))
+        row.parameters = row.parameters or _count(path)
+    return row
+
+
+def _hold(network: Network, path: Path, described: triton.Model, backend: str, wanted: list[torch.Tensor]) -> float:
+    """The file's error; what it needs in memory goes with the session."""
+    session = verify.load(path)
+    triton.hold(described, backend, verify.tensors(session))
+    return verify.error(session, network, wanted)
+
+
+def _table(rows: list[_Row], precision: str, limit: str) -> list[str]:
+    """Lines of Markdown: a row a network, and their sum."""
+    if precision == "stored16":
+        heads = ["file (MiB)", "largest error against PyTorch"]
+    else:
+        heads = ["FP32 (MiB)", "its error", "FP16 (MiB)", "its error", "largest activation in FP16"]
+    lines = [f"| network | parameters (M) | {' | '.join(heads)} |", f"|---|--:|{'--:|' * len(heads)}"]
+    for row in rows:
+        cells = [cell for size, error in row.files for cell in (f"{size / 2**20:.2f}", f"{error:.1e}")]
+        if row.largest:
+            cells.append(f"{row.largest.value:.4g}, `{row.largest.layer}`")
+        lines.append(f"| `{row.name}` | {row.parameters / 1e6:.2f} | {' | '.join(cells)} |")
+    sums = [f"{sum(row.files[k][0] for row in rows) / 2**20:.2f} | " for k in range(len(GRAPHS[precision]))]
+    parameters = sum(row.parameters for row in rows) / 1e6
+    lines.append(f"| all{limit} | {parameters:.2f} | {'| '.join(sums)}|{' |' * (precision == 'both')}")
+    return lines
+
+
+def size_on_disk(family: Family, precision: str, checker: Network | None = None) -> int:
+    """Bytes, about, that export() writes: the weights, and the tokenizer."""
+    modules = [*family.networks().values(), *([checker.module] if checker else [])]
+    return BYTES[precision] * sum(p.numel() for module in modules for p in module.parameters()) + 2**24
+
+
+def write_description(out: Path, text: dict) -> None:
     (out / "pipeline.json").write_text(_json(text), encoding="utf-8")
-
-
-def check(network: Network, path: Path) -> tuple[torch.Tensor, float]:
-    """(output of the example batch in PyTorch, largest difference of ONNX Runtime from it for
-    batches of one, two and five rows)."""
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    error = 0.0
-    for rows in (5, 1, 2):
-        batch = {k: v.repeat(3, *[1] * (v.dim() - 1))[:rows] for k, v in network.inputs.items()}
-        with torch.no_grad():
-            expected = network.module(**batch)
-        (got,) = session.run([network.output], {k: v.numpy() for k, v in batch.items()})
-        error = max(error, float(np.abs(got - expected.numpy()).max()))
-    return expected, error
-
-
-def _tensors(network: Network, output: torch.Tensor) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """What a network takes and gives, as triton.tensors writes it."""
-    batches = {**network.inputs, network.output: output}
-    return {name: (_DATATYPES[batch.dtype], tuple(batch.shape[1:])) for name, batch in batches.items()}
 
 
 def typical_pictures(preset: Preset) -> torch.Tensor:
@@ -163,8 +240,9 @@ def _link(link: Path, target: Path) -> None:
         link.symlink_to(os.path.relpath(target, link.parent))
 
 
-def _weights(path: Path) -> list[np.ndarray]:
-    return [onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer]
+def _count(path: Path) -> int:
+    """Elements of a graph's weights."""
+    return sum(math.prod(tensor.dims) for tensor in onnx.load(path, load_external_data=False).graph.initializer)
 
 
 def _json(value: dict) -> str:

@@ -5,6 +5,7 @@ model_repository/sd15/README.md says which files the weights add.
 """
 
 import argparse
+import json
 from pathlib import Path
 
 from toolkit.export import triton
@@ -15,13 +16,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    for path in write(args.out, triton.SD15):
+    description = args.out / "pipeline.json"
+    family = json.loads(description.read_text(encoding="utf-8")) if description.exists() else None
+    for path in write(args.out, triton.SD15, family):
         print(path)
 
 
-def write(out: Path, sizes: triton.Sizes) -> list[Path]:
-    written = []
-    for name, text in triton.files(sizes).items():
+def write(out: Path, sizes: triton.Sizes, family: dict | None = None) -> list[Path]:
+    """family: pipeline.json of the models that the configurations are for, if there are any yet."""
+    written, family = [], family or {}
+    texts = triton.files(sizes, family.get("safety_checker", False), family.get("weights_sha256", ""))
+    for name, text in texts.items():
         path = out / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

@@ -7,6 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from toolkit.data import captions
+from toolkit.export.onnx_file import DATA
+from toolkit.export.triton import SAFETY_CHECKER
 from toolkit.models import MINI, Family
 
 # Nouns after which the marker of a subject may be placed for the user, where a family takes any
@@ -45,13 +47,16 @@ SCHEDULE_KEYS = [
 ]  # fmt: skip
 
 
-def describe(family: Family, models: Path, pictures: torch.Tensor, created: int) -> dict:
+Preview = tuple[list[list[float]], list[float]]  # matrix [4][3] and bias [3] from scaled latents to RGB
+
+
+def describe(family: Family, models: Path, preview: Preview, created: int, safety_checker: bool = False) -> dict:
     """`family.config` may carry `name`, `description` and `license`, and `defaults` and `input_fidelity` chosen on
     validation data; what it does not is the mini family's, or the paper's.
 
-    pictures [B, 3, H, W] in [-1, 1] are typical of the family; previews are fitted to them.
+    preview: of fit_preview. safety_checker: whether `models` holds one.
     """
-    matrix, bias = fit_preview(family, pictures)
+    matrix, bias = preview
     config = family.config
     name = config.get("name", family.preset.name)
     bounds = NO_SUBJECTS if config.get("random_fuser") else {}
@@ -72,6 +77,7 @@ def describe(family: Family, models: Path, pictures: torch.Tensor, created: int)
         "preview_matrix": matrix,
         "preview_bias": bias,
         **wording(family.preset.name),
+        **({"safety_checker": True} if safety_checker else {}),
         "weights_sha256": weights_sha256(models),
     }
 
@@ -85,9 +91,9 @@ def wording(preset: str) -> dict:
 
 
 @torch.no_grad()
-def fit_preview(family: Family, pictures: torch.Tensor) -> tuple[list[list[float]], list[float]]:
+def fit_preview(family: Family, pictures: torch.Tensor) -> Preview:
     """Least squares from latents (times the scaling factor) to RGB of the picture shrunk to their
-    size: matrix [4][3] and bias [3], for previews that cost no decoder."""
+    size, for previews that cost no decoder. pictures [B, 3, H, W] in [-1, 1] are typical of the family."""
     latents = torch.cat([family.vae.encode(picture[None]).mode() for picture in pictures])
     latents *= family.config["scaling_factor"]
     colours = F.interpolate(pictures, latents.shape[-2:], mode="area")
@@ -99,12 +105,20 @@ def fit_preview(family: Family, pictures: torch.Tensor) -> tuple[list[list[float
 
 
 def weights_sha256(models: Path) -> str:
-    """Identity of a family's networks: SHA-256 over name, a zero byte and content of each ONNX
-    file under `models`, in order of names."""
+    """Identity of the networks that make a family's pictures: SHA-256 over name, a zero byte and content of each ONNX
+    file under `models` and of the weights that lie beside it, in order of names.
+
+    The safety checker is left out: it changes no pixel, so pictures repeat with another one or with none.
+    """
     digest = hashlib.sha256()
-    for path in sorted(models.glob("*/1/model.onnx")):
-        digest.update(path.relative_to(models).as_posix().encode() + b"\0")
-        with path.open("rb") as file:
-            while chunk := file.read(2**24):
-                digest.update(chunk)
+    for graph in sorted(models.glob("*/1/model.onnx")):
+        if graph.parents[1].name == SAFETY_CHECKER:
+            continue
+        for path in (graph, graph.with_name(graph.name + DATA)):
+            if not path.exists():
+                continue
+            digest.update(path.relative_to(models).as_posix().encode() + b"\0")
+            with path.open("rb") as file:
+                while chunk := file.read(2**24):
+                    digest.update(chunk)
     return digest.hexdigest()

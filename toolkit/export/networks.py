@@ -9,7 +9,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from toolkit.errors import InputError
 from toolkit.models import Family
+
+FLOAT16_MAX = torch.finfo(torch.float16).max  # 65504
 
 
 @dataclass(frozen=True)
@@ -21,15 +24,27 @@ class Network:
     output: str
 
 
-def round_weights(family: Family) -> None:
-    """To FP16 in place, the precision they are stored in; all arithmetic stays FP32."""
-    for module in family.networks().values():
+def check_range(modules: dict[str, nn.Module]) -> None:
+    """Raises InputError for a weight that float16 cannot hold, which rounding would make infinite."""
+    for name, module in modules.items():
+        for tensor, weight in module.named_parameters():
+            if not (largest := float(weight.abs().max())) <= FLOAT16_MAX:
+                raise InputError(
+                    f"{name}: {tensor} holds {largest:.3g}, and float16, in which weights are stored, ends at "
+                    f"{FLOAT16_MAX:.0f}: its training has diverged"
+                )
+
+
+def round_weights(modules: dict[str, nn.Module]) -> None:
+    """To FP16 in place, the precision they are stored in; all arithmetic stays FP32. Raises as check_range does."""
+    check_range(modules)
+    for module in modules.values():
         for weight in module.parameters():
             weight.data = weight.data.half().float()
 
 
 def halve(network: Network) -> Network:
-    """In FP16, weights in place; timesteps stay FP32 (onnx_file says why)."""
+    """In FP16, weights in place; timesteps stay FP32 (onnx_file says why). Weights must pass check_range."""
     inputs = {
         name: value.half() if value.is_floating_point() and name != "timestep" else value
         for name, value in network.inputs.items()

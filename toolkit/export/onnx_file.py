@@ -27,8 +27,9 @@ from toolkit.models import Preset
 
 Precision = Literal["stored16", "fp32", "fp16"]
 OPSET = 20  # TensorRT reads 9 to 24, ONNX Runtime more; 20 is the first with Gelu
-# A protobuf message holds 2 GiB at most. Larger weights lie in a second file beside the graph.
-EXTERNAL_FROM = 2**31 - 2**26
+# A protobuf message holds 2 GiB at most, and writing and checking one takes its size several times over in memory.
+# Larger weights lie in a second file beside the graph.
+EXTERNAL_FROM = 2**30
 DATA = ".data"
 _SMALL = 64  # elements; below, a cast costs more bytes than it saves
 

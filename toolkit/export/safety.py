@@ -3,11 +3,15 @@
 from pathlib import Path
 
 import torch
+from accelerate import init_empty_weights
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import CLIPConfig
 
+from toolkit.errors import InputError
 from toolkit.export.networks import Network
+from toolkit.models.checkpoint import open_weights, some, weight_file
 
 FOLDER = "safety_checker"  # in diffusers' layout of Stable Diffusion
 
@@ -45,7 +49,7 @@ class SafetyChecker(nn.Module):
 def safety_network(folder: Path) -> Network:
     """`safety_checker` of a Stable Diffusion folder, from its sub-folder of that name; weights as they are there.
 
-    Raises ValueError if there is none, or if it is not a whole StableDiffusionSafetyChecker.
+    Raises InputError if there is none, or if it is not a whole StableDiffusionSafetyChecker.
     """
     checker = read_safety_checker(Path(folder) / FOLDER)
     checker.vision_model.set_attn_implementation("eager")  # fused kernels have no ONNX form
@@ -55,23 +59,31 @@ def safety_network(folder: Path) -> Network:
 
 
 def read_safety_checker(folder: Path) -> StableDiffusionSafetyChecker:
-    """Raises ValueError naming the folder, and the tensors that are missing, too many or of another shape."""
+    """FP32; weights in FP32 stay mapped to their file. Raises InputError naming the file, and the tensors that are
+    missing, too many or of another shape."""
     if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder} holds no safety checker: expected diffusers' StableDiffusionSafetyChecker")
+        raise InputError(f"{folder} holds no safety checker: expected diffusers' StableDiffusionSafetyChecker")
+    file, weights = weight_file(folder), open_weights(folder)
     try:
-        checker, report = StableDiffusionSafetyChecker.from_pretrained(
-            folder, output_loading_info=True, ignore_mismatched_sizes=True
-        )
-    except OSError as error:  # no weights
-        raise ValueError(f"{folder} cannot be read as a StableDiffusionSafetyChecker: {error}") from error
+        with init_empty_weights():
+            checker = StableDiffusionSafetyChecker(CLIPConfig.from_pretrained(folder))
+    except Exception as error:  # whatever the library makes of a strange configuration
+        raise InputError(f"{folder / 'config.json'} describes no StableDiffusionSafetyChecker: {error}") from error
+    # Stable Diffusion 1.5's file has a level more, and the buffer `position_ids`, which counts 0, 1, 2 …
+    found = {name.replace("vision_model.vision_model.", "vision_model."): weight for name, weight in weights.items()}
+    found.pop("vision_model.embeddings.position_ids", None)
+    expected = checker.state_dict()
+    shapes = {name: list(weight.tensor.shape) for name, weight in found.items()}
     faults = {
-        "missing": report["missing_keys"],
-        "unexpected": report["unexpected_keys"],
-        "of another shape": [f"{name} {list(found)}" for name, found, _ in report["mismatched_keys"]],
+        "missing": expected.keys() - found.keys(),
+        "unexpected": found.keys() - expected.keys(),
+        "of another shape": [f"{n} {s}" for n, s in shapes.items() if n in expected and s != list(expected[n].shape)],
+        "with NaN or infinity": [n for n, w in found.items() if not w.tensor.isfinite().all()],
     }
-    if found := [f"{fault}: {', '.join(sorted(names))}" for fault, names in faults.items() if names]:
-        raise ValueError(f"{folder} is no StableDiffusionSafetyChecker; tensors {'; '.join(found)}")
-    return checker.float().eval().requires_grad_(False)
+    if said := [f"{fault}: {some(sorted(names))}" for fault, names in faults.items() if names]:
+        raise InputError(f"{file} is no StableDiffusionSafetyChecker; tensors {'; '.join(said)}")
+    checker.load_state_dict({name: weight.tensor.float() for name, weight in found.items()}, assign=True)
+    return checker.eval().requires_grad_(False)
 
 
 def _unit(concepts: Tensor) -> nn.Parameter:

@@ -12,8 +12,11 @@ the numbers. Standard library only.
 import json
 from dataclasses import dataclass
 
+from toolkit.errors import InputError
+
 FOLDERS = {"cpu": "models", "onnxruntime": "onnxruntime", "tensorrt": "tensorrt"}
 PROFILES = "profiles.json"
+SAFETY_CHECKER = "safety_checker"  # the contract's optional model
 
 FLOAT = "FLOAT"  # a tensor in the precision that the back end computes in
 PRECISION = {"cpu": "FP32", "onnxruntime": "FP16", "tensorrt": "FP16"}
@@ -24,7 +27,8 @@ class Sizes:
     """Dimensions of a family, and how its CPU back end runs.
 
     L, D, S, E, h and H of ARCHITECTURE.md, "Contract": tokens, width, subjects, encoder, latent, image.
-    cpu_rows: of one execution. cpu_threads: of the encoders, and of UNets and decoder; 0 is one a core.
+    cpu_rows: of one execution. cpu_threads: of the encoders, and of UNets and decoder; 0 is one a core. cpu_arena:
+    whether a network keeps the memory of its largest run.
     """
 
     tokens: int
@@ -35,11 +39,13 @@ class Sizes:
     image: int
     cpu_rows: int = 8
     cpu_threads: tuple[int, int] = (1, 2)
+    cpu_arena: bool = True
 
 
 # At 64×64, the scores of one attention layer take half a GiB a row in FP32 (8 heads × 4096² × 4 bytes): a CPU gets
-# the two rows of a step at a time, and all of it works on them.
-LARGE = {"cpu_rows": 2, "cpu_threads": (0, 0)}
+# the two rows of a step at a time, and all of it works on them. Six networks that each kept that memory would hold more
+# than their weights; to ask for it anew costs nothing beside seconds of arithmetic.
+LARGE = {"cpu_rows": 2, "cpu_threads": (0, 0), "cpu_arena": False}
 SD15 = Sizes(tokens=77, width=768, subjects=4, encoder=224, latent=64, image=512, **LARGE)
 
 
@@ -68,7 +74,7 @@ class Tensor:
 @dataclass(frozen=True)
 class Model:
     """On a GPU, engines take rows[0] to rows[2] and are tuned for rows[1]; batches of `graphs` rows run as
-    CUDA graphs. cpu_rows and threads: of the CPU back end. optional: a family may do without it.
+    CUDA graphs. cpu_rows, threads and arena: of the CPU back end. optional: a family may do without it.
     """
 
     name: str
@@ -76,6 +82,7 @@ class Model:
     output: Tensor
     cpu_rows: int
     threads: int
+    arena: bool
     rows: tuple[int, int, int] = (1, 1, 4)
     graphs: tuple[int, ...] = (1,)
     optional: bool = False
@@ -99,7 +106,9 @@ def models(sizes: Sizes) -> tuple[Model, ...]:
         Tensor("encoder_hidden_states", states),
     )
     embeds, positions = Tensor("image_embeds", (sizes.subjects, sizes.width)), (sizes.subjects,)
-    light, heavy = ({"cpu_rows": sizes.cpu_rows, "threads": threads} for threads in sizes.cpu_threads)
+    light, heavy = (
+        {"cpu_rows": sizes.cpu_rows, "threads": threads, "arena": sizes.cpu_arena} for threads in sizes.cpu_threads
+    )
     return (
         Model(
             "text_encoder",
@@ -123,11 +132,12 @@ def models(sizes: Sizes) -> tuple[Model, ...]:
 def safety_checker(sizes: Sizes) -> Model:
     """The contract's optional model; a score is compared with a limit, so it stays FP32."""
     return Model(
-        "safety_checker",
+        SAFETY_CHECKER,
         (Tensor("pixel_values", (3, sizes.encoder, sizes.encoder)),),
         Tensor("nsfw_score", (1,), "FP32"),
         cpu_rows=sizes.cpu_rows,
         threads=sizes.cpu_threads[0],
+        arena=sizes.cpu_arena,
         optional=True,
     )
 
@@ -138,21 +148,24 @@ def tensors(model: Model, backend: str) -> dict[str, tuple[str, tuple[int, ...]]
 
 
 def hold(model: Model, backend: str, found: dict[str, tuple[str, tuple[int, ...]]]) -> None:
-    """Raises ValueError if a network has other tensors than the description, which clients are written for."""
+    """Raises InputError if a network has other tensors than the description, which clients are written for."""
     wanted = tensors(model, backend)
     if found != wanted:
-        raise ValueError(f"{model.name}: the network has the tensors {found}, but the contract says {wanted}")
+        raise InputError(f"{model.name}: the network has the tensors {found}, but the contract says {wanted}")
 
 
-def files(sizes: Sizes) -> dict[str, str]:
-    """Path → text of everything that does not depend on weights: the configurations of all back ends, and the
+def files(sizes: Sizes, checker: bool = False, weights: str = "") -> dict[str, str]:
+    """Path → text of everything that a family has beside its weights: the configurations of all back ends, and the
     shapes that deploy/engines builds engines for.
 
-    Triton loads whatever has a configuration, so those of models that a family may lack lie apart, in optional/.
+    Triton loads whatever has a configuration, so that of the safety checker lies apart, in optional/, unless the family
+    has one (`checker`). weights: `weights_sha256` of pipeline.json, if it is known.
     """
     family = (*models(sizes), safety_checker(sizes))
     configs = {
-        f"{'optional/' if model.optional else ''}{folder}/{model.name}/config.pbtxt": config(model, backend)
+        f"{'optional/' if model.optional and not checker else ''}{folder}/{model.name}/config.pbtxt": config(
+            model, backend, weights
+        )
         for backend, folder in FOLDERS.items()
         for model in family
     }
@@ -186,8 +199,9 @@ def _profile(model: Model) -> dict[str, str]:
     return {kind: shapes(rows) for kind, rows in zip(("min", "opt", "max"), model.rows, strict=True)}
 
 
-def config(model: Model, backend: str) -> str:
-    """config.pbtxt of one model."""
+def config(model: Model, backend: str, weights: str = "") -> str:
+    """config.pbtxt of one model. weights: whose it is, which those for GPUs say, since engines and caches do not: the
+    gateway refuses a Triton that serves another family. (`models/` is hashed by a gateway that starts it itself.)"""
     lines = [
         f"# Written by `python -m toolkit {'export' if backend == 'cpu' else 'configs'}`.",
         f'name: "{model.name}"',
@@ -200,11 +214,14 @@ def config(model: Model, backend: str) -> str:
         lines += [
             "dynamic_batching {}",
             "instance_group [{ kind: KIND_CPU, count: 1 }]",
-            f'parameters {{ key: "intra_op_threads", value: {{ string_value: "{model.threads}" }} }}',
+            _parameter("intra_op_threads", model.threads),
+            *([] if model.arena else [_parameter("memory_arena", "off")]),
         ]
     else:
         accelerate = _cuda_graphs if backend == "tensorrt" else _tensorrt_provider
         lines += [*_GPU, *accelerate(model), *_warmup(model, backend)]
+        if weights and not model.optional:
+            lines.append(_parameter("weights_sha256", weights))
     return "\n".join(lines) + "\n"
 
 
@@ -269,6 +286,10 @@ def _warmup(model: Model, backend: str) -> list[str]:
         for rows in (model.graphs[0], model.rows[2])
     )
     return [line for head in heads for line in _block(head, inputs)]
+
+
+def _parameter(key: str, value: object) -> str:
+    return f'parameters {{ key: "{key}", value: {{ string_value: "{value}" }} }}'
 
 
 def _block(head: str, pairs: list[tuple[str, str]]) -> list[str]:

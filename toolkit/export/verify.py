@@ -14,17 +14,16 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from toolkit.export.networks import Network
-from toolkit.export.onnx_file import Precision
+from toolkit.export.networks import FLOAT16_MAX, Network
 
-FLOAT16_MAX = 65504.0
+ROWS = (2, 1)  # of the batches that are compared; a graph is traced with two
 # Relative and absolute at once. FP16 is NVIDIA's demo's, for an engine's ONNX before it is built.
 TOLERANCE = {"stored16": 1e-4, "fp32": 1e-4, "fp16": 5e-3}
 
 
 @dataclass(frozen=True)
 class Activation:
-    """The largest of a module's layers; infinite or NaN where float16 overflows."""
+    """The largest of a module's layers, or the first that float16 cannot hold."""
 
     layer: str
     value: float
@@ -45,15 +44,27 @@ def expected(network: Network, rows: Sequence[int]) -> list[Tensor]:
     return [network.module(**rows_of(network, count)) for count in rows]
 
 
-def error(path: Path, network: Network, outputs: Sequence[Tensor], threads: int = 0) -> float:
+def load(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
+    """threads: of ONNX Runtime; 0 = one a core."""
+    options = onnxruntime.SessionOptions()
+    options.enable_cpu_mem_arena = False  # which grows by doubling
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+_DATATYPES = {"tensor(float)": "FP32", "tensor(float16)": "FP16", "tensor(int64)": "INT64"}
+
+
+def tensors(session: onnxruntime.InferenceSession) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """What a file takes and gives, as toolkit.export.triton writes it: name → (datatype, dims of a row)."""
+    found = (*session.get_inputs(), *session.get_outputs())
+    return {tensor.name: (_DATATYPES.get(tensor.type, tensor.type), tuple(tensor.shape[1:])) for tensor in found}
+
+
+def error(session: onnxruntime.InferenceSession, network: Network, outputs: Sequence[Tensor]) -> float:
     """Largest |got − expected| / (1 + |expected|) of ONNX Runtime over the batches that made `outputs`:
     at most t where every element agrees within rtol = atol = t. Infinite if an output is not finite.
-
-    threads: of ONNX Runtime; 0 = one a core.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     largest = 0.0
     for wanted in outputs:
         feeds = {name: value.numpy() for name, value in rows_of(network, len(wanted)).items()}
@@ -73,7 +84,7 @@ def largest_activation(module: nn.Module, inputs: dict[str, Tensor]) -> Activati
             nonlocal found
             if isinstance(output, Tensor) and output.is_floating_point():
                 value = float(output.abs().max())
-                if not value <= found.value:  # larger, or NaN
+                if found.fits and not value <= found.value:  # larger, or NaN
                     found = Activation(name, value if value == value else float("inf"))
         return hook  # fmt: skip
 

@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from toolkit.errors import InputError
 from toolkit.export.networks import networks
 from toolkit.models import Family, Preset, new_family
 from toolkit.train import record
@@ -50,6 +51,11 @@ def state_dict(path: Path, module: nn.Module) -> dict[str, torch.Tensor]:
     """Parameters of `module` from its ONNX file; parts that are not exported keep the module's."""
     model = onnx.load(path)
     places = _metadata(model, PARAMETERS)
+    if not places:
+        raise InputError(
+            f"{path} does not say where its parameters lie, as it is not stored in FP16 and computed in FP32: train "
+            "from the weights that the family was made from"
+        )
     values = {t.name: numpy_helper.to_array(t).astype(np.float32) for t in model.graph.initializer}
     state = module.state_dict()
     for name, (place, transposed) in places.items():
@@ -98,7 +104,7 @@ def write_vae_encoder(family: Family, folder: Path) -> Path:
 
 
 def _metadata(model: onnx.ModelProto, key: str):
-    return json.loads(next(entry.value for entry in model.metadata_props if entry.key == key))
+    return json.loads(next((entry.value for entry in model.metadata_props if entry.key == key), "null"))
 
 
 def _bytes(array: np.ndarray) -> bytes:

@@ -63,9 +63,9 @@ SIZES = {
         },
         "subject_fuser": {"width": 32},
         "vae": {
-            "sample_size": 32, "in_channels": 3, "out_channels": 3, "latent_channels": 4,
-            "block_out_channels": [32, 64], "layers_per_block": 1,
-            "down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2,
+            "sample_size": 128, "in_channels": 3, "out_channels": 3, "latent_channels": 4,
+            "block_out_channels": [32, 32, 32, 64], "layers_per_block": 1,
+            "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4,
         },
         "unet": {
             "sample_size": 16, "in_channels": 4, "out_channels": 4, "block_out_channels": [32, 64],

@@ -85,9 +85,10 @@ def _left_out(family: Path) -> Callable[[str, list[str]], set[str]]:
 
 def _describe(args: argparse.Namespace, part: Path) -> None:
     description, profiles = part / "pipeline.json", part / "profiles.json"
-    text = description.read_text(encoding="utf-8")
-    sha256 = json.loads(text)["weights_sha256"]
-    description.write_text(text.replace(sha256, weights_sha256(graphs(part))), encoding="utf-8")
+    before = json.loads(description.read_text(encoding="utf-8"))["weights_sha256"]
+    after = weights_sha256(graphs(part))
+    for path in (description, *part.glob("*/*/config.pbtxt")):  # all that say whose weights they are of
+        path.write_text(path.read_text(encoding="utf-8").replace(before, after), encoding="utf-8")
     if profiles.exists():  # so that engines are named for what they are
         text = profiles.read_text(encoding="utf-8").replace('"precision": "fp16"', f'"precision": "{args.mode}"')
         profiles.write_text(text, encoding="utf-8")

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 
 from toolkit.card import write_part
 from toolkit.data.samples import SCENES, SUBJECTS, make_sample
-from toolkit.export import onnx_file
-from toolkit.export.command import TOLERANCE, check, export
+from toolkit.export import onnx_file, verify
+from toolkit.export.command import export
 from toolkit.export.description import PERSON_NOUNS, weights_sha256, wording
 from toolkit.export.networks import networks
 from toolkit.export.weights import read_family
@@ -69,10 +69,11 @@ def test_names_types_and_shapes(exported, name):
 def test_onnx_runtime_equals_pytorch_and_a_wrong_network_is_noticed(exported):
     family, out, table = exported
     errors = [float(line.split("|")[4]) for line in table.splitlines()[2 : 2 + len(CONTRACT)]]
-    assert len(errors) == len(CONTRACT) and max(errors) <= TOLERANCE
+    limit = verify.TOLERANCE["stored16"]
+    assert len(errors) == len(CONTRACT) and max(errors) <= limit
     network = networks(family)["unet_tdm"]
-    path = out / "models" / "unet_sdm" / "1" / "model.onnx"
-    assert check(network, path)[1] > 100 * TOLERANCE
+    other = verify.load(out / "models" / "unet_sdm" / "1" / "model.onnx")
+    assert verify.error(other, network, verify.expected(network, verify.ROWS)) > 100 * limit
 
 
 def test_every_row_has_its_own_timestep(exported):

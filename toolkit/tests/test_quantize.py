@@ -23,6 +23,7 @@ from toolkit.quantize import UNETS, graph, judge, prompts, rows
 from toolkit.reference import networks as reference_networks
 
 STEPS = 8
+CONFIGS = ("tensorrt/unet_tdm/config.pbtxt", "onnxruntime/unet_tdm/config.pbtxt")
 OTHERS = ("models/unet_tdm/1/model.onnx", "engines/unet_tdm.plan", "tensorrt/unet_tdm/1/model.plan")
 NAMES = ("sample", "timestep", "encoder_hidden_states")
 
@@ -39,9 +40,9 @@ def family(tmp_path_factory):
         else:
             onnx_file.write(halve(network), path, TINY, "fp16")
     write_tokenizer(folder / "tokenizer")
-    for path in (*OTHERS, "tensorrt/unet_tdm/config.pbtxt", "onnxruntime/unet_tdm/config.pbtxt"):
+    for path in (*OTHERS, *CONFIGS):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(path)
+        (folder / path).write_text(f"{path} {weights_sha256(folder / 'onnxruntime')}")
     (folder / "profiles.json").write_text('{\n  "precision": "fp16",\n  "models": {}\n}\n')
     description = {
         "name": "tiny",
@@ -251,7 +252,9 @@ def test_the_rest_of_the_family_is_copied_and_its_identity_is_new(family, quanti
     files = {path.relative_to(family).as_posix() for path in family.rglob("*") if path.is_file()}
     made = {path.relative_to(quantized).as_posix() for path in quantized.rglob("*") if path.is_file()}
     assert {name for name in made if not name.startswith("comparison/")} == files - set(OTHERS)
-    new = {"pipeline.json", "profiles.json", *(unet(family, name).relative_to(family).as_posix() for name in UNETS)}
+    for name in CONFIGS:
+        assert (quantized / name).read_text() == f"{name} {after['weights_sha256']}"
+    new = {"pipeline.json", "profiles.json", *CONFIGS, *(unet(family, name).relative_to(family).as_posix() for name in UNETS)}
     for name in files - set(OTHERS):
         assert ((quantized / name).read_bytes() == (family / name).read_bytes()) == (name not in new), name
 

@@ -164,7 +164,7 @@ def test_what_is_no_whole_safety_checker_is_refused(folder, tmp_path):
     part.mkdir()
     config = json.loads((folder / FOLDER / "config.json").read_text())
     (part / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="holds no weights"):
         safety_network(tmp_path)
     tensors = load_file(folder / FOLDER / "model.safetensors")
     for change, said in (

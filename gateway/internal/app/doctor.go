@@ -16,8 +16,10 @@ import (
 
 	"github.com/facediffuser/facediffuser/gateway/internal/config"
 	"github.com/facediffuser/facediffuser/gateway/internal/doctor"
+	"github.com/facediffuser/facediffuser/gateway/internal/family"
 	"github.com/facediffuser/facediffuser/gateway/internal/localtriton"
 	"github.com/facediffuser/facediffuser/gateway/internal/networks"
+	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
 )
 
 // diagnosis is the command line of one `facediffuser doctor`.
@@ -69,7 +71,7 @@ is wrong; 130 interrupted.`,
 	f.BoolVarP(&d.quiet, "quiet", "q", false, "show no progress")
 	d.known = d.settings.Flags()
 	f.SortFlags = false
-	for _, name := range []string{"config", "triton", "family", "python", "run-dir", "step-timeout"} {
+	for _, name := range []string{"config", "triton", "family", "python", "run-dir", "step-timeout", "safety"} {
 		f.AddFlag(d.known.Lookup(name))
 	}
 	return c
@@ -84,6 +86,7 @@ func (d *diagnosis) run(ctx context.Context) error {
 	}
 	options := doctor.Options{
 		Family: d.settings.Family, Replicas: d.settings.Triton, Measure: !d.noMeasure, Timeout: d.settings.StepTimeout, Progress: d.say,
+		Checked: func(f *family.Family) bool { return safetyOf(&d.settings, f) != pipeline.SafetyOff },
 	}
 	var unfit *networks.Fault
 	if len(options.Replicas) == 0 {

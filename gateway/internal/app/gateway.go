@@ -118,7 +118,7 @@ func startGateway(ctx context.Context, settings *config.Config, s streams) (g *g
 
 // startTriton starts a Triton of our own over a folder of models.
 func startTriton(ctx context.Context, settings *config.Config, models string, log *slog.Logger) (*localtriton.Server, error) {
-	server, err := localtriton.Start(ctx, localtriton.Config{Python: settings.Python, ModelsDir: models, RunDir: settings.RunDir, Logger: log})
+	server, err := localtriton.Start(ctx, localtriton.Config{Python: settings.Python, ModelsDir: models, RunDir: settings.RunDir, LoadTimeout: settings.LoadTimeout, Logger: log})
 	if err != nil {
 		return nil, fmt.Errorf("%w (`make venv` makes the environment; --triton names servers that run elsewhere)", err)
 	}

@@ -23,6 +23,8 @@ type Config struct {
 	Python string   // interpreter of the environment that holds the local Triton
 	RunDir string   // scratch of the local Triton: its back end directory, its log, its process file
 
+	LoadTimeout time.Duration // of the local Triton without a sign of life while it loads; 0: for ever
+
 	MaxRunning     int   // pictures denoised at once; 0: the family's batch size
 	MaxQueue       int   // pictures that wait behind them before 429
 	MaxImageBytes  Bytes // one uploaded image
@@ -46,7 +48,7 @@ type Config struct {
 // Default is the configuration of `make run`.
 func Default() Config {
 	return Config{
-		Listen: "127.0.0.1:8080", Family: "model_repository/mini", Python: ".venv/bin/python", RunDir: ".run",
+		Listen: "127.0.0.1:8080", Family: "model_repository/mini", Python: ".venv/bin/python", RunDir: ".run", LoadTimeout: 15 * time.Minute,
 		MaxQueue: 32, MaxImageBytes: 20 << 20, MaxImagePixels: 24_000_000, UploadMemory: 24 << 20,
 		StepTimeout: 30 * time.Second, RequestTimeout: 10 * time.Minute, ShutdownGrace: 20 * time.Second,
 		Safety: "auto", EmbedParameters: true, EmbedXMP: true,
@@ -65,6 +67,7 @@ func (c *Config) Flags() *pflag.FlagSet {
 	f.StringVar(&c.Family, "family", c.Family, "serve the model family in this `directory` (pipeline.json, tokenizer/, models/)")
 	f.StringVar(&c.Python, "python", c.Python, "`interpreter` of the environment that holds the local Triton")
 	f.StringVar(&c.RunDir, "run-dir", c.RunDir, "`directory` for the local Triton's log and scratch files")
+	f.DurationVar(&c.LoadTimeout, "load-timeout", c.LoadTimeout, "start the local Triton again when it prints nothing for this long while it loads (0: never)")
 	f.IntVar(&c.MaxRunning, "max-running", c.MaxRunning, "denoise at most this many pictures at once (0: the family's batch size)")
 	f.IntVar(&c.MaxQueue, "max-queue", c.MaxQueue, "let at most this many pictures wait, answer 429 beyond")
 	f.Var(&c.MaxImageBytes, "max-image-bytes", "refuse larger reference images")
@@ -129,6 +132,9 @@ func (c *Config) Validate() error {
 		if d.v < 100*time.Millisecond || d.v > time.Hour {
 			fault(d.name, "must be from 100ms to 1h, not %v", d.v)
 		}
+	}
+	if c.LoadTimeout < 0 || c.LoadTimeout > 0 && c.LoadTimeout < time.Second {
+		fault("load-timeout", "must be 0 or at least 1s, not %v", c.LoadTimeout)
 	}
 	oneOf := func(name, v string, choices ...string) {
 		if !slices.Contains(choices, v) {

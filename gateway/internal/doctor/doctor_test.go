@@ -194,6 +194,51 @@ func TestFits(t *testing.T) {
 	}
 }
 
+// TestSafetyChecker: it is looked at and measured where the gateway would check pictures, and nowhere else.
+func TestSafetyChecker(t *testing.T) {
+	text, err := os.ReadFile("../app/testdata/safety_checker/config.pbtxt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	checked := func(*family.Family) bool { return true }
+	for name, c := range map[string]struct {
+		change  func(repository)
+		checked func(*family.Family) bool
+		want    []string
+	}{
+		"fits":        {checked: checked},
+		"not checked": {change: func(r repository) { r.runs(networks.SafetyChecker, func([]float64, int) float64 { return math.NaN() }) }},
+		"missing": {change: func(r repository) { delete(r, networks.SafetyChecker) }, checked: checked,
+			want: []string{"FAULT [model_missing] safety_checker: found no such model, want one that is loaded. Put it"}},
+		"two scores": {change: func(r repository) { r[networks.SafetyChecker].Config.Output[0].Dims = []int64{2} }, checked: checked,
+			want: []string{"FAULT [shape] safety_checker output nsfw_score: found dims [2], want [1]. Serve"}},
+		"no number": {change: func(r repository) { r.runs(networks.SafetyChecker, func([]float64, int) float64 { return math.NaN() }) }, checked: checked,
+			want: []string{"FAULT [not_finite] safety_checker: found NaN among the values of its answer"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			repository := newRepository(t)
+			config := new(inference.ModelConfig)
+			if err := prototext.Unmarshal(text, config); err != nil {
+				t.Fatal(err)
+			}
+			repository[networks.SafetyChecker] = &tritontest.Model{Config: config}
+			repository.runs(networks.SafetyChecker, sum)
+			if c.change != nil {
+				c.change(repository)
+			}
+			r := examine(t, Options{Replicas: []string{repository.start(t).Address()}, Measure: true, Checked: c.checked})
+			wants(t, r, c.want...)
+			models, measured := 6, false
+			if name == "fits" {
+				models, measured = 7, true
+			}
+			if m := r.Replicas[0].Measured; r.Fits && (len(r.Replicas[0].Models) != models || m.SafetyChecker > 0 != measured) {
+				t.Errorf("models %+v, measured %+v", r.Replicas[0].Models, m)
+			}
+		})
+	}
+}
+
 // TestFaultsOfOneReplica: each kind of fault, one at a time, gives its finding and no other.
 func TestFaultsOfOneReplica(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -29,6 +29,9 @@ type Options struct {
 	Local bool
 	// Measure runs the networks of replicas that fit.
 	Measure bool
+	// Checked says whether the gateway would check pictures of a family, so that its
+	// safety checker must be served; nil if it never does.
+	Checked func(*family.Family) bool
 	// Timeout bounds one call of one network.
 	Timeout time.Duration
 	// Progress, if not nil, is told what comes next. Its calls never overlap.
@@ -38,9 +41,10 @@ type Options struct {
 // examination is one run of Examine.
 type examination struct {
 	Options
-	family *family.Family
-	words  *tokenizer.Tokenizer
-	asked  *question // nil until the first replica is measured
+	family   *family.Family
+	optional []string // models that must be served beside networks.Models
+	words    *tokenizer.Tokenizer
+	asked    *question // nil until the first replica is measured
 }
 
 // Examine looks at everything that it can reach. The error is ctx's: whatever else goes
@@ -65,7 +69,7 @@ func Examine(ctx context.Context, o Options) (*Report, error) {
 		defer pool.Close()
 		patients = append(patients, &patient{
 			replica: Replica{Address: address, Models: []Model{}, Predicted: []Prediction{}}, pool: pool, timeout: o.Timeout,
-			networks: networks.New(pool, e.family, o.Timeout),
+			networks: networks.New(pool, e.family, o.Timeout, e.optional...),
 			configs:  map[string]*inference.ModelConfig{}, answers: map[string][]float32{},
 		})
 	}
@@ -103,6 +107,9 @@ func (e *examination) loadFamily(r *Report) (err error) {
 	}
 	if e.words, err = tokenizer.Load(e.family.TokenizerDir()); err != nil {
 		return err
+	}
+	if e.Checked != nil && e.Checked(e.family) {
+		e.optional = []string{networks.SafetyChecker}
 	}
 	r.Family = &Family{Directory: e.Family, Name: e.family.Name, Weights: e.family.WeightsSHA256}
 	if !e.Local {

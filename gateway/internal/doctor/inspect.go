@@ -58,7 +58,7 @@ func (e *examination) inspect(ctx context.Context, p *patient) {
 	}
 	index := p.index(ctx)
 	missing := map[string]networks.Fault{}
-	for _, model := range networks.Models {
+	for _, model := range slices.Concat(networks.Models, e.optional) {
 		config, err := ask(ctx, func(ctx context.Context) (*inference.ModelConfig, error) { return p.pool.ModelConfig(ctx, model) })
 		if errors.Is(err, tritonclient.PermissionDenied) {
 			p.found(restricted(err))
@@ -71,7 +71,7 @@ func (e *examination) inspect(ctx context.Context, p *patient) {
 		p.configs[model] = config
 		p.describe(ctx, model, config)
 	}
-	for _, fault := range networks.Check(p.configs, e.family) {
+	for _, fault := range networks.Check(p.configs, e.family, e.optional...) {
 		if better, ok := missing[fault.Model]; ok && fault.Code == networks.ModelMissing {
 			fault = better
 		}

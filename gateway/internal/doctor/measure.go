@@ -47,8 +47,10 @@ type Measured struct {
 	ImageEncoder float64 `json:"image_encoder_seconds"`
 	SubjectFuser float64 `json:"subject_fuser_seconds"`
 	VAEDecoder   float64 `json:"vae_decoder_seconds"`
-	TDM          []Batch `json:"unet_tdm"`
-	SDM          []Batch `json:"unet_sdm"`
+	// SafetyChecker is 0 where pictures are not checked.
+	SafetyChecker float64 `json:"safety_checker_seconds,omitempty"`
+	TDM           []Batch `json:"unet_tdm"`
+	SDM           []Batch `json:"unet_sdm"`
 	// Both are the two rows of a step of subject-scene fusion in each UNet, at once.
 	Both float64 `json:"both_unets_seconds"`
 
@@ -85,6 +87,7 @@ type question struct {
 	positions []int64
 	latents   []float32
 	vae       []float32 // latents as the decoder takes them
+	picture   []float32 // pixel values for the safety checker; empty without one
 }
 
 // timesteps of the two rows: an early and a late step, which no UNet answers alike.
@@ -107,6 +110,7 @@ func (e *examination) question(d pipeline.Dimensions) (*question, error) {
 		states: [2][]float32{noise(d.Tokens * d.Embedding), noise(d.Tokens * d.Embedding)},
 		embeds: noise(d.Subjects * d.Embedding), positions: slices.Repeat([]int64{-1}, d.Subjects),
 		latents: noise(d.Latent()),
+		picture: noise(3 * d.SafetySize * d.SafetySize),
 	}
 	q.last[d.Tokens-1] = int64(e.words.Size() - 1)
 	q.positions[0] = 2 // the noun
@@ -205,6 +209,18 @@ func (m *measurement) run(ctx context.Context) (*Measured, *networks.Fault) {
 			return nil, fault
 		}
 		*one.seconds = seconds
+	}
+	if len(q.picture) > 0 {
+		m.say(networks.SafetyChecker)
+		var score float32 // of noise; not compared with other replicas', since a score near 0 may have any sign
+		seconds, err := timed(ctx, func(ctx context.Context) (err error) {
+			score, err = n.ScoreSafety(ctx, q.picture)
+			return err
+		})
+		if fault := m.judge(networks.SafetyChecker, []float32{score}, err); fault != nil {
+			return nil, fault
+		}
+		times.SafetyChecker = seconds
 	}
 	for _, one := range []struct {
 		unet    pipeline.UNet

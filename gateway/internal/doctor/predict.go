@@ -56,13 +56,13 @@ func presets(f *family.Family) []Prediction {
 //	o               how much of the shorter of two calls is hidden behind the longer:
 //	                0 on one device, 1 on two
 //
-// Alone, a picture takes two text encodings, image encoder, fuser and decoder, and its
-// iterations: scene·t_T + fusion·t_B + enhancement·t_S. With every slot taken the two
+// Alone, a picture takes two text encodings, image encoder, fuser, decoder and, where it is
+// checked, safety checker, and its iterations: scene·t_T + fusion·t_B + enhancement·t_S. With every slot taken the two
 // UNets always have work, W_T = 2 r_T (scene + fusion) and W_S = 2 r_S (fusion +
 // enhancement) a picture, of which o·min(W_T, W_S) runs at the same time.
 func predict(f *family.Family, m *Measured) []Prediction {
 	all := presets(f)
-	once := 2*m.TextEncoder + m.ImageEncoder + m.SubjectFuser + m.VAEDecoder
+	once := 2*m.TextEncoder + m.ImageEncoder + m.SubjectFuser + m.VAEDecoder + m.SafetyChecker
 	tT, tS, tB := pair(m.TDM), pair(m.SDM), m.Both
 	o := min(max((tT+tS-tB)/min(tT, tS), 0), 1)
 	for i := range all {

@@ -225,7 +225,10 @@ func (m *Measured) write(b *strings.Builder) {
 	for _, one := range []struct {
 		name    string
 		seconds float64
-	}{{"text_encoder", m.TextEncoder}, {"image_encoder", m.ImageEncoder}, {"subject_fuser", m.SubjectFuser}, {"vae_decoder", m.VAEDecoder}} {
+	}{{"text_encoder", m.TextEncoder}, {"image_encoder", m.ImageEncoder}, {"subject_fuser", m.SubjectFuser}, {"vae_decoder", m.VAEDecoder}, {networks.SafetyChecker, m.SafetyChecker}} {
+		if one.name == networks.SafetyChecker && one.seconds == 0 {
+			continue // pictures are not checked
+		}
 		fmt.Fprintf(table, "  %s\t%s\n", one.name, milliseconds(one.seconds))
 	}
 	_ = table.Flush() // into memory

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -40,12 +41,19 @@ func asked(t *testing.T, g *gateway, stream bool) map[string]func() (*http.Respo
 }
 
 func TestRefusedPictures(t *testing.T) {
+	recorded, err := os.ReadFile("testdata/refused.json") // test/sdk lets OpenAI's SDKs read it
+	if err != nil {
+		t.Fatal(err)
+	}
 	g := serve(t, judging(pipeline.SafetyRefuse, 1))
 	for name, ask := range asked(t, g, false) {
 		resp, data := ask()
 		matchesDocument(t, resp, data)
 		if e := isError(t, resp, data, 400, "", "moderation_blocked"); e.Type != "image_generation_user_error" || !strings.Contains(e.Message, "change the prompt or the seed") {
 			t.Errorf("%s: %+v", name, e)
+		}
+		if !bytes.Equal(bytes.TrimSpace(data), bytes.TrimSpace(recorded)) {
+			t.Errorf("%s: %s, recorded is %s", name, data, recorded)
 		}
 	}
 	var logged strings.Builder

@@ -32,6 +32,9 @@ type Config struct {
 	LogFile string
 	// Logger receives starts, exits and restarts. Default: slog.Default().
 	Logger *slog.Logger
+	// LoadTimeout is how long a server may print nothing while it loads its models
+	// before it counts as hung and is started again; 0 is for ever.
+	LoadTimeout time.Duration
 	// Environment holds further variables for the models, as NAME=value.
 	Environment []string
 }

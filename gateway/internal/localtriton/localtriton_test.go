@@ -332,6 +332,22 @@ func TestBrokenModel(t *testing.T) {
 	}
 }
 
+// TestHangingModel: a server that gets stuck as it loads is started again, and given up in the end.
+func TestHangingModel(t *testing.T) {
+	models := oneModel(t, t.TempDir())
+	if err := os.WriteFile(filepath.Join(models, "slow", "1", "model.py"), []byte("import time\ntime.sleep(600)"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	server := start(t, Config{ModelsDir: models, LoadTimeout: 3 * time.Second})
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	err := server.WaitReady(ctx, nil)
+	var exit *ExitError
+	if !errors.As(err, &exit) || !strings.Contains(exit.Status, "printed nothing for 3s while it loaded") || server.Status().Restarts != maxFailedStarts {
+		t.Errorf("%v after %+v", err, server.Status())
+	}
+}
+
 // TestServerThatGoesOn: the double of a server that is up without one of its models says
 // what a real one says. Ours never does (--exit-on-error), so it is started by hand.
 func TestServerThatGoesOn(t *testing.T) {

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
+	"time"
 )
 
 const (
@@ -27,6 +29,7 @@ type serverLog struct {
 	recent  []string // last lines, oldest first
 	loaded  func(model string)
 	serving func()
+	written atomic.Int64 // Unix nanoseconds of the last Write
 }
 
 var (
@@ -50,11 +53,18 @@ func openLog(path string) (*serverLog, error) {
 		file.Close()
 		return nil, err
 	}
-	return &serverLog{path: path, file: file, size: info.Size(), limit: maxLogBytes}, nil
+	l := &serverLog{path: path, file: file, size: info.Size(), limit: maxLogBytes}
+	l.written.Store(time.Now().UnixNano())
+	return l, nil
 }
+
+// lastWrite is when the server printed last, at first when the log was opened. It is safe
+// for concurrent use.
+func (l *serverLog) lastWrite() time.Time { return time.Unix(0, l.written.Load()) }
 
 // Write never fails: a full disk must not stop the server by a blocked pipe.
 func (l *serverLog) Write(p []byte) (int, error) {
+	l.written.Store(time.Now().UnixNano())
 	if l.size+int64(len(p)) > l.limit {
 		l.rotate()
 	}

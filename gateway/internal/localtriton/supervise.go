@@ -249,7 +249,7 @@ func (s *Server) run(started chan<- error) (ready bool, lived time.Duration, err
 	}()
 	exited := make(chan error, 1)
 	go func() { exited <- command.Wait() }()
-	closed, died := s.attend(command, exited)
+	closed, killed := s.attend(command, exited, log)
 	// The models must be gone before their shared memory is unlinked and before a
 	// new server loads the same models beside them.
 	if _, err := killMarked(context.Background(), s.instance.Mark); err != nil {
@@ -264,16 +264,17 @@ func (s *Server) run(started chan<- error) (ready bool, lived time.Duration, err
 		return false, 0, nil
 	}
 	exit := &ExitError{Status: command.ProcessState.String(), Reason: log.reason(), LogFile: s.config.LogFile}
-	if died != "" {
-		exit.Status = "killed because the process of its model " + died + " died"
+	if killed != "" {
+		exit.Status = "killed because " + killed
 	}
 	return ready, time.Since(begin), exit
 }
 
-// attend waits for the end of the server, which it brings about when s is closed or
-// when the process of a model has died: this Triton goes on without it, says that the
-// model is ready and fails every call of it after a second.
-func (s *Server) attend(command *exec.Cmd, exited <-chan error) (closed bool, died string) {
+// attend waits for the end of the server, which it brings about when s is closed, when
+// the process of a model has died (this Triton goes on without it, says that the model is
+// ready and fails every call of it after a second), or when it hangs as it loads, which
+// was seen on a machine without a core to spare.
+func (s *Server) attend(command *exec.Cmd, exited <-chan error, log *serverLog) (closed bool, killed string) {
 	pid := command.Process.Pid
 	look := time.NewTicker(modelCheckInterval)
 	defer look.Stop()
@@ -285,14 +286,18 @@ func (s *Server) attend(command *exec.Cmd, exited <-chan error) (closed bool, di
 		}
 		select {
 		case <-exited:
-			return false, died
+			return false, killed
 		case <-changed:
 		case <-look.C:
 			for model, name := range models {
-				if died == "" && !alive(model) {
-					died = name
+				if killed == "" && !alive(model) {
+					killed = "the process of its model " + name + " died"
 					_ = command.Process.Kill() // fails only when it is gone
 				}
+			}
+			if limit := s.config.LoadTimeout; limit > 0 && killed == "" && status.State == Starting && time.Since(log.lastWrite()) > limit {
+				killed = fmt.Sprintf("it printed nothing for %v while it loaded its models", limit)
+				_ = command.Process.Kill()
 			}
 		case <-s.stopping:
 			_ = command.Process.Signal(syscall.SIGTERM)

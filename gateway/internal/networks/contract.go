@@ -105,16 +105,17 @@ var specs = []tensorSpec{
 const WeightsParameter = "weights_sha256"
 
 // Check holds the configurations of a set of models, by name, against the
-// contract and against the family that the gateway loads. It gives every fault,
+// contract and against the family that the gateway loads. Models must be served,
+// and so must optional ones, which is to say SafetyChecker. It gives every fault,
 // model by model.
-func Check(configs map[string]*inference.ModelConfig, f *family.Family) []Fault {
-	_, faults := check(configs, f)
+func Check(configs map[string]*inference.ModelConfig, f *family.Family, optional ...string) []Fault {
+	_, faults := check(configs, f, optional...)
 	return faults
 }
 
 // newContract reads the contract off the configurations. The error is a *ContractError.
-func newContract(configs map[string]*inference.ModelConfig, f *family.Family) (*contract, error) {
-	c, faults := check(configs, f)
+func newContract(configs map[string]*inference.ModelConfig, f *family.Family, optional ...string) (*contract, error) {
+	c, faults := check(configs, f, optional...)
 	if faults = slices.DeleteFunc(faults, func(f Fault) bool { return f.Warning }); len(faults) > 0 {
 		return nil, &ContractError{Faults: faults}
 	}
@@ -123,22 +124,23 @@ func newContract(configs map[string]*inference.ModelConfig, f *family.Family) (*
 
 // checked are the models that configs are held against the contract for: those that
 // must be served, and the one that may be if it is.
-func checked(configs map[string]*inference.ModelConfig) []string {
-	if configs[SafetyChecker] == nil {
-		return Models
+func checked(configs map[string]*inference.ModelConfig, optional []string) []string {
+	models := slices.Concat(Models, optional)
+	if configs[SafetyChecker] != nil && !slices.Contains(models, SafetyChecker) {
+		models = append(models, SafetyChecker)
 	}
-	return append(slices.Clone(Models), SafetyChecker)
+	return models
 }
 
 // check does the work of Check; the contract means something when no fault is
 // more than a warning.
-func check(configs map[string]*inference.ModelConfig, f *family.Family) (*contract, []Fault) {
+func check(configs map[string]*inference.ModelConfig, f *family.Family, optional ...string) (*contract, []Fault) {
 	c := &checker{
 		family: f,
 		sizes:  map[string]size{"": {1, ""}, "L": {tokenizer.Length, "the tokenizer"}},
 		found:  &contract{tensors: make(map[string]map[string]declared)},
 	}
-	for _, model := range checked(configs) {
+	for _, model := range checked(configs, optional) {
 		c.model, c.config = model, configs[model]
 		c.checkModel()
 	}

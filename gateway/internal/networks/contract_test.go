@@ -68,6 +68,10 @@ func TestASafetyCheckerMayBeMissing(t *testing.T) {
 	if c, err := newContract(configs, sd15Family); err != nil || c.dims.SafetySize != 0 {
 		t.Errorf("%+v, %v", c, err)
 	}
+	faults := Check(configs, sd15Family, SafetyChecker)
+	if len(faults) != 1 || faults[0].Code != ModelMissing || faults[0].Model != SafetyChecker {
+		t.Errorf("where pictures are to be checked: %v", faults)
+	}
 }
 
 // configured are models that nobody runs.

@@ -33,10 +33,10 @@ type Client interface {
 // Networks implements pipeline.Networks and, with the model for it,
 // pipeline.SafetyChecker on a Triton client. It is safe for concurrent use.
 type Networks struct {
-	client  Client
-	family  *family.Family
-	timeout time.Duration
-	models  []string // that must be served
+	client   Client
+	family   *family.Family
+	timeout  time.Duration
+	optional []string // models that must be served beside Models
 
 	mu       sync.Mutex // held while the contract is read
 	contract *contract  // nil until it has been read
@@ -50,7 +50,7 @@ var (
 // New makes the networks of a family on client: Models and optional ones, which
 // is to say SafetyChecker. timeout bounds one call to one network; 0 is none.
 func New(client Client, f *family.Family, timeout time.Duration, optional ...string) *Networks {
-	return &Networks{client: client, family: f, timeout: timeout, models: slices.Concat(Models, optional)}
+	return &Networks{client: client, family: f, timeout: timeout, optional: optional}
 }
 
 // Dimensions reads the configuration of every model, once, and holds it
@@ -69,15 +69,15 @@ func (n *Networks) read(ctx context.Context) (*contract, error) {
 	if n.contract != nil {
 		return n.contract, nil
 	}
-	configs := make(map[string]*inference.ModelConfig, len(n.models))
-	for _, model := range n.models {
+	configs := make(map[string]*inference.ModelConfig)
+	for _, model := range slices.Concat(Models, n.optional) {
 		config, err := n.client.ModelConfig(ctx, model)
 		if err != nil {
 			return nil, err
 		}
 		configs[model] = config
 	}
-	c, err := newContract(configs, n.family)
+	c, err := newContract(configs, n.family, n.optional...)
 	if err != nil {
 		return nil, err
 	}

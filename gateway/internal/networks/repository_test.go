@@ -230,6 +230,24 @@ func checkWarmup(t *testing.T, config *inference.ModelConfig) {
 	}
 }
 
+// TestConfigurationsOfOtherWeights: the line in which a conversion says whose weights a configuration is for.
+func TestConfigurationsOfOtherWeights(t *testing.T) {
+	for _, folder := range []string{"tensorrt", "onnxruntime"} {
+		text, err := os.ReadFile(filepath.Join(modelRepository, "sd15", folder, "unet_sdm/config.pbtxt"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = fmt.Appendf(text, "parameters { key: \"weights_sha256\", value: { string_value: %q } }\n", strings.Repeat("ab", 32))
+		configs := committed(t, "sd15", folder)
+		if configs["unet_sdm"], err = parse(text); err != nil {
+			t.Fatal(err)
+		}
+		if faults := Check(configs, sd15Family); len(faults) != 1 || faults[0].Code != WrongWeights || faults[0].Model != "unet_sdm" {
+			t.Errorf("%s: faults %v", folder, faults)
+		}
+	}
+}
+
 func TestGraphsOfEngines(t *testing.T) {
 	for name, config := range committed(t, "sd15", "tensorrt") {
 		cuda := config.GetOptimization().GetCuda()

@@ -19,8 +19,10 @@ import triton_python_backend_utils as pb_utils
 class TritonPythonModel:
     def initialize(self, args):
         config = json.loads(args["model_config"])
+        parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = int(config["parameters"]["intra_op_threads"]["string_value"])
+        options.intra_op_num_threads = int(parameters["intra_op_threads"])
+        options.enable_cpu_mem_arena = parameters.get("memory_arena") != "off"  # else it keeps its largest run's memory
         options.inter_op_num_threads = 1
         # Six such processes share the machine: idle threads must sleep, not wait in a loop.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
