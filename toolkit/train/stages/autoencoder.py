@@ -95,7 +95,7 @@ class AutoencoderStage(Stage):
             for part in x.split(16):
                 latents.append(self.vae.encode(part.to(self.device)).mode().float().cpu())
                 decoded.append(self.vae.decode(latents[-1].to(self.device)).float().cpu())
-        y = torch.cat(decoded)
+        y = torch.cat(decoded).clamp(-1, 1)  # as a picture is
         if self.measures_scaling:
             self.scaling = 1 / float(torch.cat(latents).std())
         rows = []
