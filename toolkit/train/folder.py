@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from toolkit.errors import InputError
 from toolkit.models import MARKER, Preset
-from toolkit.train.pictures import classes_of
+from toolkit.train.labels import classes_of
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 

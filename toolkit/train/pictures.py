@@ -5,7 +5,7 @@ pictures (toolkit.train.folder).
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from toolkit.data import people, samples, store
 from toolkit.errors import InputError
 from toolkit.models import Preset
+from toolkit.train.labels import classes_of
 
 
 class Pictures(Protocol):
@@ -46,15 +47,6 @@ class Pictures(Protocol):
 
     def scene_classes(self) -> dict[str, tuple[str, ...]]:
         """Every kind of label in `scenes` with all its classes."""
-
-
-def classes_of(labels: Iterable[dict[str, str | None]]) -> dict[str, tuple[str, ...]]:
-    """Every kind of label with all classes that occur."""
-    found: dict[str, set[str]] = {}
-    for kind, value in (pair for one in labels for pair in one.items()):
-        if value is not None:
-            found.setdefault(kind, set()).add(value)
-    return {kind: tuple(sorted(values)) for kind, values in sorted(found.items())}
 
 
 def digest_of(pictures: Pictures) -> str:

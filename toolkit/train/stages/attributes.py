@@ -14,11 +14,10 @@ from torch.nn import functional as F
 
 from toolkit.models import Family
 from toolkit.train.draws import Draw
+from toolkit.train.labels import encode_labels, label_loss, shares_right
 from toolkit.train.pictures import Examples, Pictures
 from toolkit.train.pixels import to_pixel_values
 from toolkit.train.stage import Data, NoLabelsError, Stage
-
-_UNKNOWN = -1  # of an attribute that cannot be seen
 
 
 class AttributesStage(Stage):
@@ -45,12 +44,7 @@ class AttributesStage(Stage):
     def labelled(self, pictures: Pictures) -> tuple[list[tuple[int, int]], Tensor]:
         """(picture, subject) of every subject, and its classes [M, attributes]."""
         subjects = [((i, k), s) for i, found in enumerate(pictures.subjects) for k, s in enumerate(found)]
-        rows = [[self.class_of(name, s.get(name)) for name in self.classes] for _, s in subjects]
-        return [owner for owner, _ in subjects], torch.tensor(rows)
-
-    def class_of(self, name: str, value: str | None) -> int:
-        """A class that no training picture has cannot be told, as little as one that is not known."""
-        return self.classes[name].index(value) if value in self.classes[name] else _UNKNOWN
+        return [owner for owner, _ in subjects], encode_labels((s for _, s in subjects), self.classes)
 
     def logits(self, references: Tensor) -> list[Tensor]:
         embeds = self.image_encoder(to_pixel_values(references, self.family)).image_embeds
@@ -58,15 +52,10 @@ class AttributesStage(Stage):
         return [head(embeds).float() for head in self.heads.values()]
 
     def forward(self, batch: dict[str, Tensor], draw: Draw) -> Tensor:
-        """Mean over attributes of the cross entropy; what is unknown does not count."""
         references = batch["references"]
         if draw.numpy.random() < 0.5:
             references = references.flip(2)
-        losses = []
-        for logits, classes in zip(self.logits(references), batch["classes"].T, strict=True):
-            total = F.cross_entropy(logits, classes, ignore_index=_UNKNOWN, reduction="sum")
-            losses.append(total / (classes != _UNKNOWN).sum().clamp(min=1))
-        return sum(losses) / len(losses)
+        return label_loss(self.logits(references), batch["classes"])
 
     def sample(self, path: Path) -> dict[str, float]:
         """Share of right answers on identities of the validation split; the picture shows the first faces."""
@@ -79,5 +68,4 @@ class AttributesStage(Stage):
         answers = []
         for part in torch.from_numpy(references).split(64):
             answers.append(torch.stack([x.argmax(1) for x in self.logits(part.to(self.device))], dim=1).cpu())
-        right, known = torch.cat(answers) == classes, classes != _UNKNOWN
-        return {name: round(float(right[known[:, k], k].float().mean()), 3) for k, name in enumerate(self.classes)}
+        return shares_right(torch.cat(answers), classes, self.classes)

@@ -12,11 +12,11 @@ from pathlib import Path
 import matplotlib
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from toolkit.models import Family
 from toolkit.train.draws import Draw
-from toolkit.train.pictures import Examples, Pictures
+from toolkit.train.labels import encode_labels, label_loss, shares_right
+from toolkit.train.pictures import Examples
 from toolkit.train.prompts import encode_prompts, meet_words
 from toolkit.train.stage import Data, NoLabelsError, Stage
 
@@ -42,16 +42,9 @@ class CaptionsStage(Stage):
         meet_words(family, prompts)
         width = family.text_encoder.config.hidden_size
         self.heads = nn.ModuleDict({name: nn.Linear(width, len(names)) for name, names in self.classes.items()})
-        labels = self.labels(data.train)
+        labels = encode_labels(data.train.scenes, self.classes)
         ids = torch.tensor([prompt.input_ids for prompt in prompts])
         self.examples = Examples(len(ids), input_ids=ids.__getitem__, labels=labels.__getitem__)
-
-    def labels(self, pictures: Pictures) -> Tensor:
-        """Class of every kind of label [N, kinds]; -1 = not known, or of no training picture."""
-        return torch.tensor([
-            [names.index(scene[kind]) if scene.get(kind) in names else -1 for kind, names in self.classes.items()]
-            for scene in pictures.scenes
-        ])  # fmt: skip
 
     def logits(self, ids: Tensor, positions: Tensor) -> list[Tensor]:
         """Of every kind of label: [B, P, classes] at the positions [B, P]."""
@@ -65,28 +58,21 @@ class CaptionsStage(Stage):
         ids = batch["input_ids"]
         first = end_of_text(ids)
         random = first + (draw.uniform(len(ids), ids.device) * (ids.shape[1] - first)).long()
-        losses = []
-        for logits, classes in zip(self.logits(ids, torch.stack([first, random], 1)), batch["labels"].T, strict=True):
-            both = classes.repeat_interleave(2)
-            total = F.cross_entropy(logits.flatten(0, 1), both, ignore_index=-1, reduction="sum")
-            losses.append(total / (both >= 0).sum().clamp(min=1))
-        return sum(losses) / len(losses)
+        logits = self.logits(ids, torch.stack([first, random], 1))
+        return label_loss([one.flatten(0, 1) for one in logits], batch["labels"].repeat_interleave(2, 0))
 
     def sample(self, path: Path) -> dict[str, float]:
         """Share of right answers on sentences of the validation split. Sentences do not say all that their pictures
         show, so that less than 1 is the most."""
         pictures = self.data.validation
         count = min(512, len(pictures.captions))
-        prompts, labels = encode_prompts(self.family, pictures.captions[:count]), self.labels(pictures)[:count]
+        prompts = encode_prompts(self.family, pictures.captions[:count])
         ids = torch.tensor([prompt.input_ids for prompt in prompts]).to(self.device)
         answers = []
         for part in ids.split(64):
             answers.append(torch.cat([x.argmax(2) for x in self.logits(part, end_of_text(part).unsqueeze(1))], 1).cpu())
-        right, known = torch.cat(answers) == labels, labels >= 0
-        shares = {
-            kind: round(float(right[known[:, k], k].float().mean()), 3)
-            for k, kind in enumerate(self.classes) if known[:, k].any()
-        }  # fmt: skip
+        labels = encode_labels(pictures.scenes[:count], self.classes)
+        shares = shares_right(torch.cat(answers), labels, self.classes)
         draw_shares(shares, path)
         return shares
 
