@@ -10,10 +10,11 @@ from toolkit.reference.method import FaceDiffuser
 from toolkit.reference.variants import Average, DelayedSubject, FixedMask, RandomMask
 
 STEPS = 50  # the paper's, and the family's default
-# Inclusive stage bounds as step indices; the paper's are 15 and 30. -1 leaves scene construction out.
-STARTS = (-1, 2, 5, 10, 15, 20)
-FINALS = (10, 15, 20, 30, 40)
-GUIDANCE = (2.0, 3.0, 4.0, 5.0, 7.0)  # the paper's is 5
+# Inclusive stage bounds as step indices; the paper's are 15 and 30. -1 leaves scene construction out, the last
+# step subject enhancement.
+STARTS = (-1, 5, 10, 15)
+FINALS = (15, 30, 40, 49)
+GUIDANCE = (2.0, 3.0, 5.0, 7.0)  # the paper's is 5
 ALPHAS = (0.2, 0.4, 0.6, 0.8, 1.0)
 
 

@@ -28,7 +28,7 @@ from toolkit.report.measure import Bench, Folders, MeasuringError, pictures_plan
 from toolkit.report.page import markdown, page
 from toolkit.report.pictures import Album, ReferenceArtist, Remembering, as_request
 from toolkit.report.results import agreement_pairs, load
-from toolkit.report.rows import FULL, ROWS, SETS, Parameters
+from toolkit.report.rows import FULL, GUIDANCE, ROWS, SETS, Parameters
 from toolkit.report.scores import Basis, Score, StaleError
 from toolkit.tests.test_reference import tiny_pipeline
 
@@ -97,7 +97,7 @@ def test_choices_are_kept_for_one_set_of_networks(tmp_path):
 def test_sweeps_hold_the_papers_bounds_and_always_some_fusion():
     full = BY_NAME[FULL]
     points = full.points(full.start, full.sweeps[0])
-    assert all(p.start_merge_step < p.final_step for p in points) and len(points) == 24
+    assert all(p.start_merge_step < p.final_step for p in points) and len(points) == 15
     assert Parameters(3.0, 15, 30) in points and full.start in points
     for row in ROWS:
         for point in row.points(row.start, row.sweeps[-1]):
@@ -462,7 +462,7 @@ def test_sweeps_that_are_not_there_are_named(tmp_path, sets, good):
     shutil.copytree(good.out, tmp_path / "half")
     shutil.rmtree(tmp_path / "half" / "sweeps" / "sdm_only")
     missing = load(Folders(tmp_path / "half"), BASIS, sets).missing
-    assert len(missing) == 5 and all(name.startswith("sweeps/sdm_only/guidance_scale=") for name in missing)
+    assert len(missing) == len(GUIDANCE) and all(name.startswith("sweeps/sdm_only/guidance_scale=") for name in missing)
 
 
 def test_examples_are_the_first_of_each_group(sets):
