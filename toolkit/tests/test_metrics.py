@@ -19,10 +19,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from toolkit.data import held_out as held_out_sentences
 from toolkit.data import people
 from toolkit.data.captions import Content
-from toolkit.data.held_out import Prompt
+from toolkit.data.held_out import PROMPTS, Prompt
 from toolkit.data.people import SKIN_TONES, draw_identity, draw_look
 from toolkit.data.samples import SCENES, make_sample
 from toolkit.data.scenes import Scene
@@ -31,7 +30,7 @@ from toolkit.evaluate import evaluate, statistics
 from toolkit.evaluate.client import GatewayError, collect, edit, read_pictures, text_only
 from toolkit.evaluate.evaluate import parse_fields, summarise, table, write_scores
 from toolkit.evaluate.metrics import IdentityScore, load_metrics, without_markers
-from toolkit.evaluate.metrics.captions import alterations, content_of, reword
+from toolkit.evaluate.metrics.captions import Unalterable, alterations, content_of, reword
 from toolkit.evaluate.metrics.command import Course, Plan, make
 from toolkit.evaluate.metrics.faces import FaceSpec, build_faces, draw_picture, head_box, identity_of
 from toolkit.evaluate.metrics.matching import match, score_faces
@@ -270,12 +269,22 @@ def test_a_false_caption_changes_one_thing_and_nobody(scenes):
 def test_no_false_caption_asks_for_what_is_held_out():
     """No true one does: the towers would learn that held-out sentences are always false."""
     held_out = Prompt("style", "a blueprint of a {} on the moon", "moon", style="blueprint")
-    assert held_out in held_out_sentences.PROMPTS
+    assert held_out in PROMPTS
     shown = Content(Scene("moon", "day"), 1, clothes="red shirt", style="sepia")
     sample = {**asdict(shown), **asdict(shown.scene), "caption": "a sepia photo of a woman <|image|> on the moon"}
     rng = np.random.default_rng(0)
     styles = [reword(rng, sample, "style")[1] for _ in range(60)]
     assert not any("blueprint" in text for text in styles) and any("pastel" in text for text in styles)
+
+
+def test_a_caption_whose_every_change_is_held_out_is_refused():
+    """Two people can do one thing together, and a held-out sentence asks for it there."""
+    assert Prompt("action", "a {0} and a {1} both waving in the city", "city", action="waving", people=2) in PROMPTS
+    shown = Content(Scene("city", "day"), 2)
+    sample = {**asdict(shown), **asdict(shown.scene), "caption": "a woman <|image|> and a man <|image|> in the city"}
+    with pytest.raises(Unalterable, match="no action of 'a woman"):
+        reword(np.random.default_rng(0), sample, "action")
+    assert all(reword(np.random.default_rng(seed), sample) for seed in range(20))
 
 
 def test_captions_of_one_picture_do_not_tell_who_it_shows(scenes):

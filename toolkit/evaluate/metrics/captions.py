@@ -16,7 +16,12 @@ from toolkit.data.people import choose
 from toolkit.data.scenes import Scene
 
 _MOST = 3  # people in a picture
+_TRIES = 200  # of a change until it is one that may be made
 _NOUNS = person_nouns()
+
+
+class Unalterable(ValueError):
+    """Nothing of that kind may be changed in a picture's caption."""
 
 
 def content_of(sample: dict) -> Content:
@@ -28,7 +33,8 @@ def content_of(sample: dict) -> Content:
 def reword(rng: np.random.Generator, sample: dict, kind: str | None = None) -> tuple[str, str]:
     """A new wording of a sample's caption, and the same sentence with one thing that is not so.
 
-    kind: of alterations(), what is not so; None: anything.
+    kind: of alterations(), what is not so; None: anything. Raises Unalterable where every such change shows
+    what a held-out sentence asks for.
     """
     content = content_of(sample)
     nouns = [choose(rng, _NOUNS) for _ in range(_MOST)]
@@ -41,7 +47,7 @@ def reword(rng: np.random.Generator, sample: dict, kind: str | None = None) -> t
     def write(shown: Content, seed: int, name_clothes: bool) -> str:
         return write_caption(np.random.default_rng(seed), shown, nouns[: shown.people], name_clothes)
 
-    while True:
+    for _ in range(_TRIES):
         seed, named = int(rng.integers(2**62)), bool(nameable and (kind == "clothes" or rng.random() < 0.5))
         altered = changes[kind or choose(rng, tuple(changes))](rng)
         if is_held_out(altered):
@@ -49,6 +55,7 @@ def reword(rng: np.random.Generator, sample: dict, kind: str | None = None) -> t
         true, false = write(content, seed, named), write(altered, seed, named)
         if true != false:
             return true, false
+    raise Unalterable(f"no {kind or 'thing'} of {sample['caption']!r} can be changed")
 
 
 def alterations(content: Content) -> dict[str, Callable[[np.random.Generator], Content]]:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from toolkit.data.store import Dataset
-from toolkit.evaluate.metrics.captions import alterations, content_of, reword
+from toolkit.evaluate.metrics.captions import Unalterable, alterations, content_of, reword
 from toolkit.evaluate.metrics.mini import MiniMetrics, to_network
 
 HARD = ("hair_colour", "skin", "glasses")  # equal in hard pairs
@@ -121,7 +121,10 @@ def caption_choice(metrics: MiniMetrics, dataset: Dataset, rng: np.random.Genera
         if sample["people"] > 1:
             changeable.pop("clothes", None)
         kind = sorted(changeable)[int(rng.integers(len(changeable)))]
-        kinds.setdefault(kind, []).append((k, *reword(rng, sample, kind)))
+        try:
+            kinds.setdefault(kind, []).append((k, *reword(rng, sample, kind)))
+        except Unalterable:
+            continue
     shares = {}
     for kind, cases in sorted(kinds.items()):
         images = [dataset.images[k] for k, _, _ in cases]
