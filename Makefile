@@ -55,7 +55,7 @@ bench-once: venv
 test-toolkit: build venv toolkit-venv ## the toolkit's own tests
 	.venv-toolkit/bin/python -m pytest -q --junitxml bin/toolkit.xml toolkit
 
-check-sd15: build venv toolkit-venv ## from weights to a served picture at Stable Diffusion 1.5's real size: 24 GB of disk, 16 GiB of memory, an hour or two (ARGS="--from serve")
+check-sd15: build venv toolkit-venv ## from weights to a served picture at Stable Diffusion 1.5's real size: 24 GB of disk, 16 GiB of memory, about an hour (ARGS="--from serve")
 	.venv-toolkit/bin/python -m toolkit check-sd15 $(ARGS)
 
 lint: bin/golangci-lint ## golangci-lint and the formatters it holds

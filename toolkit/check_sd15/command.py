@@ -7,7 +7,7 @@ stages, one after another, each in a process of its own
   serve       the same picture, and others, through the gateway and a real Triton, UNets one at a time
   compare     what must hold: pictures and latents agree, both models and both inputs matter, memory stays below 20 GiB
 
-Expect about 24 GB of disk, 16 GiB of free memory and an hour or two on two cores. --preset tiny goes the same way in
+Expect about 24 GB of disk, 16 GiB of free memory and about an hour on two cores. --preset tiny goes the same way in
 a minute or two, which the tests do. The work directory keeps everything: --from goes on with a stage.
 """
 
