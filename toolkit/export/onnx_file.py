@@ -12,6 +12,7 @@ exactly and is what the embedding is computed in.
 """
 
 import json
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -41,16 +42,19 @@ def write(network: Network, path: Path, preset: Preset, precision: Precision = "
     """
     module = network.module.eval()
     batch = torch.export.Dim("batch", min=1, max=64)
-    program = torch.onnx.export(
-        module,
-        kwargs=network.inputs,
-        dynamo=True,
-        opset_version=OPSET,
-        output_names=[network.output],
-        # example inputs have two rows: a dimension of one would be taken for a constant
-        dynamic_shapes={name: {0: batch} for name in network.inputs},
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        # That all inputs share one batch is meant.
+        warnings.filterwarnings("ignore", message="# The axis name: batch will not be used")
+        program = torch.onnx.export(
+            module,
+            kwargs=network.inputs,
+            dynamo=True,
+            opset_version=OPSET,
+            output_names=[network.output],
+            # example inputs have two rows: a dimension of one would be taken for a constant
+            dynamic_shapes={name: {0: batch} for name in network.inputs},
+            verbose=False,
+        )
     metadata = {PRESET: asdict(preset)}
     path.parent.mkdir(parents=True, exist_ok=True)
     data = path.with_name(path.name + DATA)
