@@ -93,7 +93,7 @@ func startGateway(ctx context.Context, settings *config.Config, s streams) (g *g
 	g.models = slices.Concat(networks.Models, optional)
 	served := networks.New(g.pool, g.family, settings.StepTimeout, optional...)
 	g.pipeline, err = pipeline.New(pipeline.Options{
-		Family: g.family, Tokenizer: words, MaxRunning: settings.MaxRunning, Version: version(),
+		Family: g.family, Tokenizer: words, MaxRunning: settings.MaxRunning, Servers: len(replicas), Version: version(),
 		Networks: served, Safety: safety, SafetyChecker: served,
 	})
 	if err != nil {

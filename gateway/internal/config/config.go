@@ -25,7 +25,7 @@ type Config struct {
 
 	LoadTimeout time.Duration // of the local Triton without a sign of life while it loads; 0: for ever
 
-	MaxRunning     int   // pictures denoised at once; 0: the family's batch size
+	MaxRunning     int   // pictures denoised at once; 0: as many as fill one execution of every Triton
 	MaxQueue       int   // pictures that wait behind them before 429
 	MaxImageBytes  Bytes // one uploaded image
 	MaxImagePixels int64 // width × height of one uploaded image
@@ -68,7 +68,7 @@ func (c *Config) Flags() *pflag.FlagSet {
 	f.StringVar(&c.Python, "python", c.Python, "`interpreter` of the environment that holds the local Triton")
 	f.StringVar(&c.RunDir, "run-dir", c.RunDir, "`directory` for the local Triton's log and scratch files")
 	f.DurationVar(&c.LoadTimeout, "load-timeout", c.LoadTimeout, "start the local Triton again when it prints nothing for this long while it loads (0: never)")
-	f.IntVar(&c.MaxRunning, "max-running", c.MaxRunning, "denoise at most this many pictures at once (0: the family's batch size)")
+	f.IntVar(&c.MaxRunning, "max-running", c.MaxRunning, "denoise at most this many pictures at once (0: as many as fill one execution of every Triton)")
 	f.IntVar(&c.MaxQueue, "max-queue", c.MaxQueue, "let at most this many pictures wait, answer 429 beyond")
 	f.Var(&c.MaxImageBytes, "max-image-bytes", "refuse larger reference images")
 	f.Int64Var(&c.MaxImagePixels, "max-image-pixels", c.MaxImagePixels, "refuse reference images with more pixels")

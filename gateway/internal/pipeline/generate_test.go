@@ -212,6 +212,20 @@ func TestCapacityComesFromTheBatchSize(t *testing.T) {
 	}
 }
 
+func TestCapacityGrowsWithTheServers(t *testing.T) {
+	one := newPipeline(t, newScripted(0), 0)
+	p, err := New(Options{Family: one.family, Tokenizer: one.tokenizer, Networks: newScripted(0), Servers: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Generate(t.Context(), prepare(t, p, Params{Prompt: "a beach", Steps: ptr(1)}), nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := p.Capacity(), 3*miniDimensions.MaxBatch/2; got != want {
+		t.Errorf("capacity %d, want %d: one full execution a server", got, want)
+	}
+}
+
 func TestCancelStopsWithinAStep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		networks := newScripted(time.Second)

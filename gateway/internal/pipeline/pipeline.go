@@ -87,6 +87,7 @@ type Pipeline struct {
 	safety    Safety
 	known     words
 	version   string
+	servers   int
 
 	mu       sync.Mutex
 	capacity int                 // pictures at once; 0 until the batch size is known, unless configured
@@ -104,8 +105,10 @@ type Options struct {
 	SafetyChecker SafetyChecker
 	// MaxRunning is how many pictures are in their loop at once. 0 takes as
 	// many as fill one execution of a UNet (its batch size over the two rows
-	// that a picture needs).
+	// that a picture needs) on each of Servers.
 	MaxRunning int
+	// Servers is how many serve the networks; 0 counts as one.
+	Servers int
 	// Version of the program, for the parameters that a picture carries.
 	Version string
 }
@@ -124,7 +127,7 @@ func New(o Options) (*Pipeline, error) {
 	}
 	return &Pipeline{
 		family: o.Family, tokenizer: o.Tokenizer, schedule: schedule, networks: o.Networks, checker: o.SafetyChecker,
-		safety: o.Safety, known: knownWords(o.Family), version: o.Version, capacity: o.MaxRunning,
+		safety: o.Safety, known: knownWords(o.Family), version: o.Version, servers: max(o.Servers, 1), capacity: o.MaxRunning,
 	}, nil
 }
 
@@ -153,7 +156,7 @@ func (p *Pipeline) runningSlots(dims Dimensions) *semaphore.Weighted {
 	defer p.mu.Unlock()
 	if p.slots == nil {
 		if p.capacity == 0 {
-			p.capacity = max(dims.MaxBatch/2, 1)
+			p.capacity = max(dims.MaxBatch/2, 1) * p.servers
 		}
 		p.slots = semaphore.NewWeighted(int64(p.capacity))
 	}
