@@ -42,11 +42,16 @@ def run(args: argparse.Namespace) -> None:
     for name in NAMES:
         identity, rng = identity_of(name)
         Image.fromarray(draw_reference(rng, identity, SIZE)).save(args.out / f"{name}.png", optimize=True)
-        glasses = "no glasses" if identity.glasses == "none" else identity.glasses + (
-            " glasses" if identity.glasses == "prescription" else ""
-        )
-        rows.append(f"| `{name}.png` | {identity.noun} | {identity.hair_colour} hair, {identity.skin} skin, {glasses} |")
+        rows.append(f"| `{name}.png` | {identity.noun} | {looks_of(identity)} |")
     (args.out / "README.md").write_text(_README.format(rows="\n".join(rows)), encoding="utf-8")
+
+
+def looks_of(identity: Identity) -> str:
+    """'black hat, pale skin, prescription glasses'."""
+    covered = identity.headwear != "none"
+    top = f"{identity.headwear_colour} {identity.headwear}" if covered else f"{identity.hair_colour} hair"
+    glasses = {"none": "no glasses", "prescription": "prescription glasses"}.get(identity.glasses, identity.glasses)
+    return f"{top}, {identity.skin} skin, {glasses}"
 
 
 _README = """# Sample faces

@@ -14,7 +14,7 @@ from toolkit.data.samples import RECIPES, SCENES, SUBJECTS, make_sample, sample_
 from toolkit.data.scenes import DETAILS, PLACES, TIMELESS, TIMES, Scene, draw_scene
 from toolkit.data.store import SETS, SetSpec, build, open_dataset
 from toolkit.data.styles import STYLES, apply_style
-from toolkit.evaluate.examples import NAMES, identity_of
+from toolkit.evaluate.examples import NAMES, SIZE, identity_of
 from toolkit.evaluate.pairs import pair_set
 from toolkit.models import MARKER
 
@@ -186,7 +186,14 @@ def test_the_sets_of_pairs_are_what_they_say():
     assert not held_out & {p.prompt for p in sets["validation"]}
     with pytest.raises(ValueError, match="expected one of sheet"):
         pair_set("singles")
-    assert {identity_of(name)[0].split for name in NAMES} == {"held_out"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_sample_faces_are_held_out_people_as_they_are_drawn_now(name):
+    identity, rng = identity_of(name)
+    assert identity.split == "held_out"
+    drawn = samples.draw_reference(rng, identity, SIZE)
+    assert np.array_equal(np.asarray(Image.open(f"examples/{name}.png")), drawn)
 
 
 def test_every_word_of_every_caption_is_in_the_vocabulary():

@@ -1,4 +1,4 @@
-"""Training stages, in order: vae, attributes, tdm, sdm, and decoder for spare time at the end.
+"""Training stages, in order: vae, attributes, captions, tdm, sdm, and decoder for spare time at the end.
 
 command     `train`: options, processes, one stage or all
 start       where a training starts: random weights, a family, or a Stable Diffusion folder

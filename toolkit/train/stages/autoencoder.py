@@ -113,7 +113,7 @@ class DecoderStage(AutoencoderStage):
 
     name = "decoder"
     builds_on = ("vae",)
-    steps = 1500
+    steps = 4000
     learning_rate = 1e-3
 
     def __init__(self, family: Family, data: Data, settings: dict | None = None) -> None:

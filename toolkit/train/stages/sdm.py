@@ -27,7 +27,7 @@ from toolkit.train.stages.noise import NoiseStage
 class SubjectModelStage(NoiseStage):
     name = "sdm"
     builds_on = ("vae", "attributes", "tdm")
-    steps = 6000
+    steps = 10000
     batch = 20
     learning_rate = 8e-4
     recipe = "subjects"

@@ -19,7 +19,7 @@ from toolkit.train.stages.noise import NoiseStage
 
 class SceneModelStage(NoiseStage):
     name = "tdm"
-    steps = 10000
+    steps = 20000
     batch = 16
     learning_rate = 8e-4
     builds_on = ("vae", "captions")
