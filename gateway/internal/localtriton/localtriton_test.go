@@ -270,9 +270,6 @@ func TestModelProcessDies(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	if _, err := pool.ModelConfig(t.Context(), "slow"); err != nil { // by now the supervisor knows its models
-		t.Fatal(err)
-	}
 	for pid, name := range models {
 		if name != "slow" {
 			t.Errorf("the model's name is %q", name)

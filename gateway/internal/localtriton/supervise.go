@@ -210,10 +210,6 @@ func (s *Server) run(started chan<- error) (ready bool, lived time.Duration, err
 	}
 	defer log.Close()
 	log.loaded = func(model string) { s.update(func(*Status) { s.loaded[model] = true }) }
-	log.serving = func() {
-		ready = true
-		s.update(func(status *Status) { status.State = Ready })
-	}
 	output, input, err := os.Pipe()
 	if err != nil {
 		report(err)
@@ -228,6 +224,16 @@ func (s *Server) run(started chan<- error) (ready bool, lived time.Duration, err
 	command.SysProcAttr = &syscall.SysProcAttr{
 		Setpgid:   true, // a group of its own: the terminal's Ctrl-C goes to the gateway alone
 		Pdeathsig: syscall.SIGKILL,
+	}
+	served := make(chan map[int]string, 1) // its model processes
+	log.serving = func() {
+		ready = true
+		// Before anybody is told, so that the death of any of them is noticed from then on.
+		select {
+		case served <- modelProcesses(command.Process.Pid):
+		default:
+		}
+		s.update(func(status *Status) { status.State = Ready })
 	}
 	begin := time.Now()
 	err = command.Start()
@@ -249,7 +255,7 @@ func (s *Server) run(started chan<- error) (ready bool, lived time.Duration, err
 	}()
 	exited := make(chan error, 1)
 	go func() { exited <- command.Wait() }()
-	closed, killed := s.attend(command, exited, log)
+	closed, killed := s.attend(command, exited, served, log)
 	// The models must be gone before their shared memory is unlinked and before a
 	// new server loads the same models beside them.
 	if _, err := killMarked(context.Background(), s.instance.Mark); err != nil {
@@ -274,17 +280,15 @@ func (s *Server) run(started chan<- error) (ready bool, lived time.Duration, err
 // the process of a model has died (this Triton goes on without it, says that the model is
 // ready and fails every call of it after a second), or when it hangs as it loads, which
 // was seen on a machine without a core to spare.
-func (s *Server) attend(command *exec.Cmd, exited <-chan error, log *serverLog) (closed bool, killed string) {
+func (s *Server) attend(command *exec.Cmd, exited <-chan error, served <-chan map[int]string, log *serverLog) (closed bool, killed string) {
 	pid := command.Process.Pid
 	look := time.NewTicker(modelCheckInterval)
 	defer look.Stop()
 	var models map[int]string
 	for {
 		status, changed := s.watch()
-		if models == nil && status.State == Ready {
-			models = modelProcesses(pid)
-		}
 		select {
+		case models = <-served:
 		case <-exited:
 			return false, killed
 		case <-changed:
