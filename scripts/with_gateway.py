@@ -45,6 +45,8 @@ def gateway(*flags):
 
 
 if __name__ == "__main__":
-    with gateway() as (address, _):
-        code = subprocess.run(sys.argv[1:], env={**os.environ, "FACEDIFFUSER_URL": address}, cwd=ROOT).returncode
-    sys.exit(code)
+    try:
+        with gateway() as (address, _):
+            subprocess.run(sys.argv[1:], env={**os.environ, "FACEDIFFUSER_URL": address}, cwd=ROOT, check=True)
+    except subprocess.CalledProcessError as error:
+        sys.exit(error.returncode)
