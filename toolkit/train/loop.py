@@ -12,12 +12,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast, send_to_device
 from diffusers.training_utils import EMAModel
+from matplotlib.figure import Figure
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -26,9 +26,6 @@ from toolkit.train import record
 from toolkit.train.draws import Draw, StepBatches
 from toolkit.train.optimizer import new_optimizer
 from toolkit.train.stage import Stage
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -258,13 +255,12 @@ def draw_losses(losses: list[float], path: Path, title: str) -> None:
     values = np.asarray(losses)
     window = max(1, len(values) // 100)
     smooth = np.convolve(values, np.full(window, 1 / window), mode="valid")
-    figure, axes = plt.subplots(figsize=(6, 3.5))
+    figure = Figure(figsize=(6, 3.5), layout="tight")
+    axes = figure.subplots()
     axes.plot(values, color="tab:blue", alpha=0.2, linewidth=0.5)
     axes.plot(np.arange(len(smooth)) + (window - 1) / 2, smooth, color="tab:blue")
     low, high = np.percentile(values, [0.5, 99.5])
     axes.set(title=title, xlabel="step", ylabel="loss")
     if low > 0:
         axes.set(yscale="log", ylim=(low * 0.9, high * 1.1))
-    figure.tight_layout()
     figure.savefig(path, dpi=80)
-    plt.close(figure)

@@ -202,27 +202,21 @@ func TestOnlyMaxRunningPicturesRun(t *testing.T) {
 	})
 }
 
-func TestCapacityComesFromTheBatchSize(t *testing.T) {
-	p := newPipeline(t, newScripted(0), 0)
-	if _, err := p.Generate(t.Context(), prepare(t, p, Params{Prompt: "a beach", Steps: ptr(1)}), nil); err != nil {
-		t.Fatal(err)
-	}
-	if got, want := p.Capacity(), miniDimensions.MaxBatch/2; got != want {
-		t.Errorf("capacity %d, want %d: two rows a picture", got, want)
-	}
-}
-
-func TestCapacityGrowsWithTheServers(t *testing.T) {
-	one := newPipeline(t, newScripted(0), 0)
-	p, err := New(Options{Family: one.family, Tokenizer: one.tokenizer, Networks: newScripted(0), Servers: 3})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := p.Generate(t.Context(), prepare(t, p, Params{Prompt: "a beach", Steps: ptr(1)}), nil); err != nil {
-		t.Fatal(err)
-	}
-	if got, want := p.Capacity(), 3*miniDimensions.MaxBatch/2; got != want {
-		t.Errorf("capacity %d, want %d: one full execution a server", got, want)
+// A full execution of a model that takes MaxBatch rows holds half as many
+// pictures, as each has two rows; and every server can have one.
+func TestCapacityFillsEveryServer(t *testing.T) {
+	some := newPipeline(t, newScripted(0), 0)
+	for _, servers := range []int{1, 3} {
+		p, err := New(Options{Family: some.family, Tokenizer: some.tokenizer, Networks: newScripted(0), Servers: servers})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Generate(t.Context(), prepare(t, p, Params{Prompt: "a beach", Steps: ptr(1)}), nil); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := p.Capacity(), servers*miniDimensions.MaxBatch/2; got != want {
+			t.Errorf("capacity %d with %d servers, want %d", got, servers, want)
+		}
 	}
 }
 

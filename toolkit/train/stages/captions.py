@@ -9,8 +9,8 @@ and the picture not at all.
 
 from pathlib import Path
 
-import matplotlib
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from toolkit.models import Family
@@ -19,9 +19,6 @@ from toolkit.train.labels import encode_labels, label_loss, shares_right
 from toolkit.train.pictures import Examples
 from toolkit.train.prompts import encode_prompts, meet_words
 from toolkit.train.stage import Data, NoLabelsError, Stage
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
 
 
 class CaptionsStage(Stage):
@@ -84,11 +81,10 @@ def end_of_text(ids: Tensor) -> Tensor:
 
 def draw_shares(shares: dict[str, float], path: Path) -> None:
     """A bar a kind of label, up to 1."""
-    figure, axes = plt.subplots(figsize=(6, 4))
+    figure = Figure(figsize=(6, 4), layout="tight")
+    axes = figure.subplots()
     bars = axes.barh(list(shares), list(shares.values()))
     axes.bar_label(bars, fmt="%.2f", padding=3)
     axes.invert_yaxis()
     axes.set(xlim=(0, 1.1), xlabel="told right from the sentence (held out)")
-    figure.tight_layout()
     figure.savefig(path, dpi=80)
-    plt.close(figure)
