@@ -11,10 +11,10 @@ from toolkit.train.stages import STAGES
 from toolkit.train.start import start_of
 
 # Of the mini family: what docs/report/choices.json says of the row `full`. Fractions of the number of steps.
-DEFAULTS = {"guidance_scale": 3.0, "start_merge_fraction": 0.1, "final_fraction": 0.3}
+DEFAULTS = {"guidance_scale": 3.0, "start_merge_fraction": 0.2, "final_fraction": 0.98}
 INPUT_FIDELITY = {
-    "low": {"start_merge_fraction": 0.2, "final_fraction": 0.5},
-    "high": {"start_merge_fraction": 0.04, "final_fraction": 0.2},
+    "low": {"start_merge_fraction": 0.3, "final_fraction": 0.98},
+    "high": {"start_merge_fraction": 0.1, "final_fraction": 0.3},
 }
 
 
