@@ -102,7 +102,9 @@ func TestPrepareRefuses(t *testing.T) {
 }
 
 func TestPrepareFillsIn(t *testing.T) {
-	p := newPipeline(t, unreachable{}, 0)
+	f := mini(t)
+	f.Defaults.StageBounds = family.StageBounds{StartMerge: 0.1, Final: 0.3} // the weights' own may leave nothing to yield
+	p := pipelineOf(t, f, unreachable{}, 0)
 	d, low := p.Family().Defaults, p.Family().Quality["low"].Steps
 	const one = "a woman <|image|> in the snow"
 	start, final := d.StageBounds.Steps(d.Steps, d.Steps)
