@@ -138,7 +138,7 @@ func TestWholeProgram(t *testing.T) {
 	}
 
 	t.Run("one subject, previews and JSON", func(t *testing.T) {
-		stdout, stderr := generate(0, "-s", alice, "-o", in("out.png"), "--steps", "6", "--preview-dir", in("previews"), "--previews", "2", "--json",
+		stdout, stderr := generate(0, "-s", alice, "-o", in("out.png"), "--steps", "6", "--start-merge-step", "1", "--final-step", "3", "--preview-dir", in("previews"), "--previews", "2", "--json",
 			"a woman <|image|> reading in the snow at night")
 		var report struct {
 			Pictures []struct {
