@@ -45,6 +45,8 @@ def gateway(*flags):
 
 
 if __name__ == "__main__":
+    # Unhandled, SIGTERM would end this process alone and leave gateway and command running.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with gateway() as (address, _):
             subprocess.run(sys.argv[1:], env={**os.environ, "FACEDIFFUSER_URL": address}, cwd=ROOT, check=True)
