@@ -99,17 +99,17 @@ def _bootstrap(
         raise ValueError(f"{len(person)} people for {count} pairs")
     pairs = np.bincount(person)  # of each person
     sums = np.stack([np.bincount(person, weights=column) for column in values])
-    drawn = _resamples(len(pairs), seed)
+    drawn = _resamples(RESAMPLES, len(pairs), seed)
     resampled = statistic((sums @ drawn.T) / (pairs.astype(float) @ drawn.T))
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(float(statistic(values.mean(axis=1))), std, float(low), float(high), count)
 
 
 @functools.lru_cache(maxsize=8)
-def _resamples(people: int, seed: int) -> np.ndarray:
-    """How often each person is drawn into each resample, [RESAMPLES, people]: all means are then two
+def _resamples(count: int, people: int, seed: int) -> np.ndarray:
+    """How often each person is drawn into each of `count` resamples, [count, people]: all means are then two
     matrix products. Kept, because a page of tables asks hundreds of times about the same few sets of
     people, and drawing takes longer than all else; float64, which has fast products."""
-    drawn = np.random.default_rng(seed).multinomial(people, np.full(people, 1 / people), size=RESAMPLES).astype(float)
+    drawn = np.random.default_rng(seed).multinomial(people, np.full(people, 1 / people), size=count).astype(float)
     drawn.flags.writeable = False  # shared by all who ask
     return drawn
