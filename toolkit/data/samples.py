@@ -44,7 +44,7 @@ class Recipe:
 
 
 SCENES = Recipe("scenes", (0.06, 0.74, 0.16, 0.04), 0.06, 0.22, 0.35, 0.36, 0.24, 0.16, 0.45, 0.0)
-SUBJECTS = Recipe("subjects", (0.0, 0.72, 0.24, 0.04), 0.95, 0.03, 0.05, 0.03, 0.03, 0.02, 0.25, 0.9)
+SUBJECTS = Recipe("subjects", (0.0, 0.58, 0.38, 0.04), 1.0, 0.0, 0.0, 0.03, 0.03, 0.02, 0.25, 0.9)
 RECIPES = {recipe.name: recipe for recipe in (SCENES, SUBJECTS)}
 
 

@@ -10,11 +10,12 @@ from toolkit.train.loop import checkpoint_path
 from toolkit.train.stages import STAGES
 from toolkit.train.start import start_of
 
-# Of the mini family: what docs/report/choices.json says of the row `full`. Fractions of the number of steps.
-DEFAULTS = {"guidance_scale": 3.0, "start_merge_fraction": 0.2, "final_fraction": 0.98}
+# Of the mini family: what docs/report/choices.json says of the row `full`. Fractions of the number of steps; 0 is the
+# nearest to the chosen -1 (no scene construction) that a fraction can say: the first step alone.
+DEFAULTS = {"guidance_scale": 2.0, "start_merge_fraction": 0.0, "final_fraction": 0.98}
 INPUT_FIDELITY = {
     "low": {"start_merge_fraction": 0.3, "final_fraction": 0.98},
-    "high": {"start_merge_fraction": 0.1, "final_fraction": 0.3},
+    "high": {"start_merge_fraction": 0.0, "final_fraction": 0.8},
 }
 
 
