@@ -10,7 +10,7 @@ from toolkit.data.people import choose
 PLACES = ("beach", "snow", "forest", "city", "desert", "room", "moon", "mountains", "meadow", "underwater")
 TIMES = ("day", "night", "sunset")
 WEATHERS = ("rain", "fog", "snowfall")
-# Places without hours, and those that no weather reaches. "studio" is a plain wall: nearly all of the
+# Places without hours, and those that no weather reaches. "studio" is a plain wall: all of the
 # subject model's pictures, few of the scene model's.
 TIMELESS = ("moon", "underwater", "studio")
 SHELTERED = ("room", "moon", "underwater", "studio")
