@@ -25,6 +25,7 @@ import (
 	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
 	"github.com/facediffuser/facediffuser/gateway/internal/telemetry"
 	"github.com/facediffuser/facediffuser/gateway/internal/tokenizer"
+	"github.com/facediffuser/facediffuser/gateway/internal/upload"
 	"github.com/facediffuser/facediffuser/tritonclient"
 )
 
@@ -104,12 +105,12 @@ func startGateway(ctx context.Context, settings *config.Config, s streams) (g *g
 	})
 	handler := httpapi.New(httpapi.Options{
 		Pipeline: g.pipeline, Runner: g.runner, Ready: g.missing,
-		Decoder: picture.NewDecoder(picture.Limits{
-			MaxBytes: int64(settings.MaxImageBytes), MaxPixels: settings.MaxImagePixels, BufferBytes: int64(settings.UploadMemory),
-		}, g.family.ObjectResolution),
+		Intake: upload.NewIntake(picture.NewDecoder(picture.Limits{MaxPixels: settings.MaxImagePixels}, g.family.ObjectResolution), upload.Limits{
+			MaxFileBytes: int64(settings.MaxImageBytes), MemoryBytes: int64(settings.UploadMemory), Timeout: settings.UploadTimeout,
+		}),
 		Metrics: metrics, Gatherer: registry, Log: g.log, Version: version(),
 		EmbedParameters: settings.EmbedParameters, EmbedXMP: settings.EmbedXMP,
-		Limits: httpapi.Limits{MaxQueue: settings.MaxQueue},
+		Limits: httpapi.Limits{MaxQueue: settings.MaxQueue, MaxImagePixels: settings.MaxImagePixels, RequestTimeout: settings.RequestTimeout},
 	})
 	g.server = httpapi.NewServer(handler, g.log)
 	go func() { g.failed <- g.server.Serve(g.listener) }()

@@ -29,10 +29,12 @@ type Config struct {
 	MaxQueue       int   // pictures that wait behind them before 429
 	MaxImageBytes  Bytes // one uploaded image
 	MaxImagePixels int64 // width × height of one uploaded image
-	UploadMemory   Bytes // encoded images held for all requests together
+	UploadMemory   Bytes // request bodies, as they were sent, held for all requests together
+
+	UploadTimeout time.Duration // one request body
 
 	StepTimeout    time.Duration // one call to one network
-	RequestTimeout time.Duration // one request, its time in the queue included
+	RequestTimeout time.Duration // one request, its upload and its time in the queue included
 	ShutdownGrace  time.Duration // from SIGTERM to the end of the last request
 
 	Safety string // of pictures that are not safe for work: auto, off, flag or refuse
@@ -49,7 +51,7 @@ type Config struct {
 func Default() Config {
 	return Config{
 		Listen: "127.0.0.1:8080", Family: "model_repository/mini", Python: ".venv/bin/python", RunDir: ".run", LoadTimeout: 15 * time.Minute,
-		MaxQueue: 32, MaxImageBytes: 20 << 20, MaxImagePixels: 24_000_000, UploadMemory: 24 << 20,
+		MaxQueue: 32, MaxImageBytes: 32 << 20, MaxImagePixels: 50_400_000, UploadMemory: 32 << 20, UploadTimeout: 5 * time.Minute,
 		StepTimeout: 30 * time.Second, RequestTimeout: 10 * time.Minute, ShutdownGrace: 20 * time.Second,
 		Safety: "auto", EmbedParameters: true, EmbedXMP: true,
 		MemoryLimit: 150 << 20, LogFormat: "text", LogLevel: "info",
@@ -72,9 +74,10 @@ func (c *Config) Flags() *pflag.FlagSet {
 	f.IntVar(&c.MaxQueue, "max-queue", c.MaxQueue, "let at most this many pictures wait, answer 429 beyond")
 	f.Var(&c.MaxImageBytes, "max-image-bytes", "refuse larger reference images")
 	f.Int64Var(&c.MaxImagePixels, "max-image-pixels", c.MaxImagePixels, "refuse reference images with more pixels")
-	f.Var(&c.UploadMemory, "upload-memory", "hold at most this much of uploaded files at once, of all requests together")
+	f.Var(&c.UploadMemory, "upload-memory", "hold at most this much of request bodies at once, of all requests together")
+	f.DurationVar(&c.UploadTimeout, "upload-timeout", c.UploadTimeout, "give the upload of one request at most this long")
 	f.DurationVar(&c.StepTimeout, "step-timeout", c.StepTimeout, "give one call to one network at most this long")
-	f.DurationVar(&c.RequestTimeout, "request-timeout", c.RequestTimeout, "give one request at most this long, its time in the queue included")
+	f.DurationVar(&c.RequestTimeout, "request-timeout", c.RequestTimeout, "give one request at most this long, its upload and its time in the queue included")
 	f.DurationVar(&c.ShutdownGrace, "shutdown-grace", c.ShutdownGrace, "after SIGTERM, give running requests at most this long")
 	f.StringVar(&c.Safety, "safety", c.Safety, "`mode`: off, flag or refuse pictures that a safety checker finds not safe for work; auto: refuse if the family has one")
 	f.BoolVar(&c.EmbedParameters, "embed-parameters", c.EmbedParameters, "write the parameters that reproduce a picture into it")
@@ -128,7 +131,7 @@ func (c *Config) Validate() error {
 	for _, d := range []struct {
 		name string
 		v    time.Duration
-	}{{"step-timeout", c.StepTimeout}, {"request-timeout", c.RequestTimeout}, {"shutdown-grace", c.ShutdownGrace}} {
+	}{{"step-timeout", c.StepTimeout}, {"upload-timeout", c.UploadTimeout}, {"request-timeout", c.RequestTimeout}, {"shutdown-grace", c.ShutdownGrace}} {
 		if d.v < 100*time.Millisecond || d.v > time.Hour {
 			fault(d.name, "must be from 100ms to 1h, not %v", d.v)
 		}

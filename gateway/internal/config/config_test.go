@@ -97,7 +97,7 @@ func TestFaults(t *testing.T) {
 			args: []string{"--family=", "--safety=on", "--memory-limit=1MiB", "--shutdown-grace=0s", "--log-format=xml", "--max-queue=-1"},
 			want: []string{
 				"FILE:2: color: is no setting", "family: must name a directory", "max-queue: must be from 0 to 100000, not -1",
-				"upload-memory: must hold one image of max-image-bytes (20MiB), not 1.0MiB", "memory-limit: must be 0 or at least 64 MiB, not 1.0MiB",
+				"upload-memory: must hold one image of max-image-bytes (32MiB), not 1.0MiB", "memory-limit: must be 0 or at least 64 MiB, not 1.0MiB",
 				"shutdown-grace: must be from 100ms to 1h, not 0s", `safety: must be auto or off or flag or refuse, not "on"`, `log-format: must be text or json, not "xml"`,
 				`log-level: must be debug or info or warn or error, not "loud"`,
 			},

@@ -13,6 +13,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/facediffuser/facediffuser/gateway/internal/picture"
+	"github.com/facediffuser/facediffuser/gateway/internal/upload"
 )
 
 // readInput reads a request's body: its fields, and its pictures decoded as
@@ -23,29 +24,31 @@ func (s *server) readInput(c *gin.Context, on endpoint) (*input, []*picture.Refe
 	defer func() { s.Metrics.UploadBytes.Observe(float64(counted.n)) }()
 
 	ctx := c.Request.Context()
-	body := picture.RequestBody(c.Writer, c.Request)
-	limits := picture.FormLimits{MaxImages: maxImages}
+	body := upload.RequestBody(c.Writer, c.Request)
+	most := maxImages
 	in := newInput()
 	if dims, err := s.Pipeline.Dimensions(ctx); err == nil {
-		limits.MaxImages = dims.Subjects
+		most = dims.Subjects
 		in.sizes = sizes(dims)
 	}
 	var subjects []*picture.Reference
 	media, _, _ := mime.ParseMediaType(body.ContentType) // "" when unreadable
 	switch {
 	case media == "application/json":
-		form, err := s.Decoder.ReadJSON(ctx, body, limits)
+		form, err := s.Intake.ReadJSON(ctx, body, most)
 		if err != nil {
 			return nil, nil, bodyFault(on, err)
 		}
+		defer form.Close()
 		if subjects, err = in.setJSON(on, form); err != nil {
 			return nil, nil, err
 		}
 	case media == "multipart/form-data" && on == edits:
-		form, err := s.Decoder.ReadForm(ctx, body, limits)
+		form, err := s.Intake.ReadForm(ctx, body, most)
 		if err != nil {
 			return nil, nil, bodyFault(on, err)
 		}
+		defer form.Close()
 		if err := in.setForm(on, form); err != nil {
 			return nil, nil, err
 		}
@@ -66,10 +69,10 @@ func (s *server) readInput(c *gin.Context, on endpoint) (*input, []*picture.Refe
 // maxImages holds while the networks have not said how many subjects they take.
 const maxImages = 4
 
-// bodyFault words what package picture found under the names of this API.
+// bodyFault words what package upload found under the names of this API.
 func bodyFault(on endpoint, err error) error {
-	var e *picture.Error
-	if !errors.As(err, &e) || e.Kind != picture.KindUnknownFile {
+	var e *upload.Error
+	if !errors.As(err, &e) || e.Kind != upload.KindUnknownFile {
 		return err
 	}
 	if slices.ContainsFunc(fields, func(f field) bool { return f.name == e.Param && f.on&on != 0 }) {
@@ -80,7 +83,7 @@ func bodyFault(on endpoint, err error) error {
 
 // setForm takes a form's text fields. An empty one says nothing, as SDKs mean
 // it, except for the prompt.
-func (in *input) setForm(on endpoint, form *picture.Form) error {
+func (in *input) setForm(on endpoint, form *upload.Form) error {
 	for _, f := range form.Fields {
 		if f.Name == "image" || f.Name == "image[]" {
 			return invalid("image", "image must be a file, not text; a JSON body takes images as data: URLs")
@@ -93,7 +96,7 @@ func (in *input) setForm(on endpoint, form *picture.Form) error {
 }
 
 // setJSON takes a JSON object's members; null says nothing.
-func (in *input) setJSON(on endpoint, form *picture.Form) ([]*picture.Reference, error) {
+func (in *input) setJSON(on endpoint, form *upload.Form) ([]*picture.Reference, error) {
 	decoder := json.NewDecoder(bytes.NewReader(form.JSON))
 	decoder.UseNumber()
 	malformed := func(err error) error {
@@ -155,7 +158,7 @@ func (in *input) setOnce(on endpoint, name string, v value, absent bool) error {
 }
 
 // jsonImages takes [{"image_url": "data:…"}, …].
-func jsonImages(raw any, form *picture.Form) ([]*picture.Reference, error) {
+func jsonImages(raw any, form *upload.Form) ([]*picture.Reference, error) {
 	const shape = `a list of {"image_url": "data:image/png;base64,…"}`
 	list, ok := raw.([]any)
 	if !ok {

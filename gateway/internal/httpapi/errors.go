@@ -15,6 +15,7 @@ import (
 	"github.com/facediffuser/facediffuser/gateway/internal/job"
 	"github.com/facediffuser/facediffuser/gateway/internal/picture"
 	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
+	"github.com/facediffuser/facediffuser/gateway/internal/upload"
 	"github.com/facediffuser/facediffuser/tritonclient"
 )
 
@@ -88,7 +89,7 @@ func invalid(param, format string, args ...any) *fault {
 func faultOf(err error) *fault {
 	var own *fault
 	var input *pipeline.InputError
-	var image *picture.Error
+	var body *upload.Error
 	var unsafe *pipeline.UnsafeError
 	var rejection *job.Rejection
 	var network *tritonclient.Error
@@ -97,8 +98,10 @@ func faultOf(err error) *fault {
 		return own
 	case errors.As(err, &input):
 		return &fault{kind: invalidValue, param: input.Param, code: input.Code, message: input.Message}
-	case errors.As(err, &image):
-		return &fault{kind: uploadKind(image.Kind), code: string(image.Kind), param: image.Param, message: image.Message}
+	case errors.As(err, &body):
+		return &fault{kind: uploadKind(body.Kind), code: string(body.Kind), param: body.Param, message: body.Message}
+	case errors.Is(err, picture.ErrBusy):
+		return &fault{kind: queueFull, message: picture.ErrBusy.Error() + "; try again later", after: time.Second}
 	case errors.As(err, &unsafe):
 		return &fault{kind: moderation}
 	case errors.Is(err, job.ErrQueueFull) && errors.As(err, &rejection):
@@ -115,15 +118,15 @@ func faultOf(err error) *fault {
 	return &fault{kind: internalError}
 }
 
-// uploadKind is the row of the table for what package picture found wrong,
+// uploadKind is the row of the table for what package upload found wrong,
 // whose own kind is the code of the error body.
-func uploadKind(k picture.Kind) kind {
+func uploadKind(k upload.Kind) kind {
 	switch k {
-	case picture.KindTooManyBytes, picture.KindBodyTooLarge:
+	case upload.KindFileTooLarge, upload.KindBodyTooLarge:
 		return bodyTooLarge
-	case picture.KindUploadTooSlow:
+	case upload.KindTooSlow:
 		return requestTimeout
-	case picture.KindContentType:
+	case upload.KindContentType:
 		return unsupportedMedia
 	}
 	return invalidValue

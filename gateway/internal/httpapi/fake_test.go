@@ -24,6 +24,7 @@ import (
 	"github.com/facediffuser/facediffuser/gateway/internal/picture"
 	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
 	"github.com/facediffuser/facediffuser/gateway/internal/telemetry"
+	"github.com/facediffuser/facediffuser/gateway/internal/upload"
 )
 
 // fake stands for the pipeline: it checks what a handler test needs checked
@@ -161,7 +162,7 @@ func serve(t testing.TB, f *fake, change ...func(*httpapi.Options, *job.Options)
 	log := slog.New(slog.NewJSONHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	jobs := job.Options{MaxQueue: 8, Model: "mini", Metrics: metrics, Log: log}
 	o := httpapi.Options{
-		Pipeline: f, Decoder: picture.NewDecoder(picture.Limits{MaxBytes: 1 << 20, MaxPixels: 1 << 20}, 32),
+		Pipeline: f, Intake: upload.NewIntake(picture.NewDecoder(picture.Limits{MaxPixels: 1 << 20}, 32), upload.Limits{MaxFileBytes: 1 << 20}),
 		Ready: func(context.Context) []string { return nil }, Metrics: metrics, Gatherer: registry, Log: log, Version: "test",
 		EmbedParameters: true, EmbedXMP: true, Limits: httpapi.Limits{MaxQueue: 8},
 	}

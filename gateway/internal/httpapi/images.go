@@ -96,6 +96,12 @@ type session struct {
 func (s *server) images(on endpoint) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		ctx := c.Request.Context()
+		if limit := s.Limits.RequestTimeout; limit > 0 {
+			var stop context.CancelFunc
+			ctx, stop = context.WithTimeoutCause(ctx, limit, job.ErrExpired)
+			defer stop()
+			c.Request = c.Request.WithContext(ctx)
+		}
 		in, subjects, err := s.readInput(c, on)
 		if err != nil {
 			s.fail(c, err)

@@ -110,7 +110,7 @@ func (s *server) capabilities(c *gin.Context) {
 		Version: s.Version, Families: []FamilyCapabilities{answer},
 		Limits: ServerLimits{
 			MaxPictures: pipeline.MaxPictures, MaxPartialImages: pipeline.MaxPreviews,
-			MaxImageBytes: s.Decoder.Limits().MaxBytes, MaxImagePixels: s.Decoder.Limits().MaxPixels,
+			MaxImageBytes: s.Intake.Limits().MaxFileBytes, MaxImagePixels: s.Limits.MaxImagePixels,
 			MaxRunning: s.Pipeline.Capacity(), MaxQueue: s.Limits.MaxQueue,
 		},
 		Safety: s.Pipeline.Safety(),

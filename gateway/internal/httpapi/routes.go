@@ -15,6 +15,7 @@ import (
 	"github.com/facediffuser/facediffuser/gateway/internal/picture"
 	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
 	"github.com/facediffuser/facediffuser/gateway/internal/telemetry"
+	"github.com/facediffuser/facediffuser/gateway/internal/upload"
 )
 
 // Pipeline checks requests (see pipeline.Pipeline).
@@ -31,7 +32,7 @@ type Pipeline interface {
 type Options struct {
 	Pipeline Pipeline
 	Runner   *job.Runner
-	Decoder  *picture.Decoder
+	Intake   *upload.Intake
 	// Ready names what is missing before requests can be served; nothing when ready.
 	Ready func(ctx context.Context) (missing []string)
 
@@ -45,9 +46,13 @@ type Options struct {
 	Limits          Limits
 }
 
-// Limits bound what one client can take, beside those of the Decoder.
+// Limits bound what one client can take, beside those of the Intake.
 type Limits struct {
-	MaxQueue int // pictures; enforced by the Runner, told by /v1/capabilities
+	MaxQueue       int   // pictures; enforced by the Runner, told by /v1/capabilities
+	MaxImagePixels int64 // of a reference image; enforced by the Intake's decoder, told likewise
+	// RequestTimeout is the longest time from a request's first byte to the end
+	// of its pictures; 0 means no limit.
+	RequestTimeout time.Duration
 	// WriteTimeout is the time in which a client must take an answer or an
 	// event of a stream; default 1 min.
 	WriteTimeout time.Duration

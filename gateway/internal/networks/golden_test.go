@@ -151,7 +151,7 @@ func (c *goldenCase) row(name string, i, n int) []float32 {
 
 func (c *goldenCase) subjects() []*picture.Reference {
 	c.t.Helper()
-	decoder := picture.NewDecoder(picture.Limits{MaxBytes: 1 << 20, MaxPixels: 1 << 20}, mini.ObjectResolution)
+	decoder := picture.NewDecoder(picture.Limits{MaxPixels: 1 << 20}, mini.ObjectResolution)
 	var all []*picture.Reference
 	for _, name := range c.Header.Subjects {
 		encoded, err := os.ReadFile(filepath.Join(goldens, name))

@@ -14,7 +14,6 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/bep/imagemeta"
 	"golang.org/x/image/riff"
@@ -25,15 +24,16 @@ import (
 
 // Limits of what is accepted. Zero fields take the defaults.
 type Limits struct {
-	MaxBytes    int64 // of one encoded picture; default 20 MiB
-	MaxPixels   int64 // width·height of one picture; default 24 million
-	BufferBytes int64 // encoded bytes held for all uploads together; default 24 MiB, see intake
+	MaxPixels int64 // width·height of one picture; default 50 million
+	// MaxWaiting pictures wait for others to be decoded; default 64. One more,
+	// and the one that would have to wait longest gets [ErrBusy].
+	MaxWaiting int
 }
 
 const (
-	defaultMaxBytes    = 20 << 20
-	defaultMaxPixels   = 24_000_000
-	defaultBufferBytes = 24 << 20
+	// Phones make photographs of 12, 24 and 48 to 50 megapixels by default.
+	defaultMaxPixels  = 50_400_000
+	defaultMaxWaiting = 64
 
 	// maxSide is what JPEG can say; a PNG could be one pixel high and millions
 	// wide, and rows would no longer be small.
@@ -48,13 +48,11 @@ const (
 	releaseAbove = 8 << 20
 )
 
-// Decoder turns untrusted bytes into references. It is safe for concurrent use
-// and decodes one picture at a time.
+// Decoder turns untrusted bytes into references. It is safe for concurrent use.
 type Decoder struct {
 	limits Limits
-	size   int           // object resolution
-	slot   chan struct{} // held while decoding
-	intake *intake
+	size   int // object resolution
+	queue  *queue
 }
 
 // NewDecoder makes a decoder for references of objectResolution pixels a side.
@@ -62,54 +60,33 @@ func NewDecoder(limits Limits, objectResolution int) *Decoder {
 	if objectResolution <= 0 {
 		panic("picture: object resolution must be positive")
 	}
-	setDefault(&limits.MaxBytes, defaultMaxBytes)
-	setDefault(&limits.MaxPixels, defaultMaxPixels)
-	setDefault(&limits.BufferBytes, defaultBufferBytes)
-	return &Decoder{
-		limits: limits,
-		size:   objectResolution,
-		slot:   make(chan struct{}, 1),
-		intake: newIntake(limits.BufferBytes),
+	if limits.MaxPixels <= 0 {
+		limits.MaxPixels = defaultMaxPixels
 	}
-}
-
-func setDefault(field *int64, value int64) {
-	if *field <= 0 {
-		*field = value
+	if limits.MaxWaiting <= 0 {
+		limits.MaxWaiting = defaultMaxWaiting
 	}
+	return &Decoder{limits: limits, size: objectResolution, queue: newQueue(limits.MaxWaiting)}
 }
 
 // Limits returns the limits in force.
 func (d *Decoder) Limits() Limits { return d.limits }
 
-// Decode reads one picture to the end of r. The error is an [*Error], or the
-// cause of ctx, or an error of r.
-func (d *Decoder) Decode(ctx context.Context, r io.Reader) (*Reference, error) {
-	u := d.intake.open(func(time.Time) {}) // a file, not a client
-	defer u.close()
-	return d.receive(ctx, u, r)
-}
-
-// receive reads one encoded picture into u and decodes it.
-func (d *Decoder) receive(ctx context.Context, u *upload, r io.Reader) (*Reference, error) {
-	if err := u.fill(ctx, r, d.limits.MaxBytes); err != nil {
-		return nil, err
-	}
-	select {
-	case d.slot <- struct{}{}:
-		defer func() { <-d.slot }()
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	return d.decode(ctx, u)
-}
-
-func (d *Decoder) decode(ctx context.Context, u *upload) (*Reference, error) {
-	format, err := sniff(u.head())
+// Decode makes a reference of an encoded picture, which it reads from its
+// beginning, more than once. It waits while too many others are decoded, and
+// ends early when ctx does. The error is an [*Error], [ErrBusy], the cause of
+// ctx, or an error of r.
+func (d *Decoder) Decode(ctx context.Context, r io.ReadSeeker) (*Reference, error) {
+	file := &contextReader{ctx, r}
+	head, err := file.head()
 	if err != nil {
 		return nil, err
 	}
-	config, err := format.config(u.reader(ctx))
+	format, err := sniff(head)
+	if err != nil {
+		return nil, err
+	}
+	config, err := format.config(file.rewound())
 	if errors.Is(err, png.UnsupportedError("dimension overflow")) {
 		return nil, d.tooManyPixels("larger than any memory")
 	}
@@ -120,12 +97,17 @@ func (d *Decoder) decode(ctx context.Context, u *upload) (*Reference, error) {
 	if err != nil {
 		return nil, err
 	}
+	leave, err := d.queue.enter(ctx, cost{memory: decoded, pixels: int64(config.Width) * int64(config.Height)})
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	if decoded > releaseAbove {
 		defer debug.FreeOSMemory()
 	}
-	square := newSquarer(config.Width, config.Height, orientation(format, u.reader(ctx)), d.size)
+	square := newSquarer(config.Width, config.Height, orientation(format, file.rewound()), d.size)
 	rgb := make([]uint8, 3*config.Width)
-	err = format.rows(u.reader(ctx), func(m image.Image) error {
+	err = format.rows(file.rewound(), func(m image.Image) error {
 		square.addImage(m, rgb)
 		return nil
 	})
@@ -134,6 +116,42 @@ func (d *Decoder) decode(ctx context.Context, u *upload) (*Reference, error) {
 	}
 	return &Reference{size: d.size, pix: square.finish()}, nil
 }
+
+// contextReader ends with the cause of its context.
+type contextReader struct {
+	ctx context.Context //nolint:containedctx // a reader has no other way to be cancelled
+	io.ReadSeeker
+}
+
+func (r *contextReader) Read(p []byte) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, context.Cause(r.ctx)
+	}
+	return r.ReadSeeker.Read(p)
+}
+
+// head returns the first bytes, enough to recognise any format.
+func (r *contextReader) head() ([]byte, error) {
+	head := make([]byte, 512)
+	n, err := io.ReadFull(r.rewound(), head)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, err
+	}
+	return head[:n], nil
+}
+
+// rewound is the reader at its beginning. An error of seeking is found by the next Read.
+func (r *contextReader) rewound() io.ReadSeeker {
+	if _, err := r.Seek(0, io.SeekStart); err != nil {
+		return &contextReader{r.ctx, failed{err}}
+	}
+	return r
+}
+
+type failed struct{ err error }
+
+func (f failed) Read([]byte) (int, error)       { return 0, f.err }
+func (f failed) Seek(int64, int) (int64, error) { return 0, f.err }
 
 // check holds the dimensions of a header against the limits and returns about
 // how many bytes the decoder will hold.
@@ -159,8 +177,8 @@ func (d *Decoder) check(f *format, c image.Config) (int64, error) {
 }
 
 func (d *Decoder) tooManyPixels(what string) error {
-	return errorf(KindTooManyPixels, "the image is %s; at most %.3g megapixels and %d pixels a side are accepted",
-		what, float64(d.limits.MaxPixels)/1e6, maxSide)
+	return errorf(KindTooManyPixels, "the image is %s; at most %.3g megapixels and %d pixels a side are accepted: send it smaller, %d pixels a side are used",
+		what, float64(d.limits.MaxPixels)/1e6, maxSide, d.size)
 }
 
 // format is a file format that is decoded here.

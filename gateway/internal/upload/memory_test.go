@@ -2,7 +2,7 @@
 
 //go:build !race
 
-package picture
+package upload
 
 import (
 	"bytes"
@@ -16,6 +16,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/facediffuser/facediffuser/gateway/internal/picture"
+	"github.com/facediffuser/facediffuser/gateway/internal/picture/picturetest"
 )
 
 // The whole gateway has to stay under 200 MiB with 16 requests of four
@@ -27,7 +30,7 @@ import (
 // comes from what is held at once (with four it is higher by the references).
 const maxResident = 150 << 20
 
-const memoryChild = "PICTURE_MEMORY_CHILD" // number of pictures a request
+const memoryChild = "UPLOAD_MEMORY_CHILD" // number of pictures a request
 
 func TestMemoryOfSixteenUploads(t *testing.T) { checkMemory(t) }
 
@@ -78,20 +81,21 @@ func uploadAndReport(pictures string) error {
 	if err != nil {
 		return err
 	}
-	strip, err := os.ReadFile("testdata/strip.jpg")
+	strip, err := os.ReadFile("../picture/testdata/strip.jpg")
 	if err != nil {
 		return err
 	}
-	photo := tallJPEG(strip, 3000, 5<<20)
-	d := NewDecoder(Limits{}, 512)
+	photo := picturetest.TallJPEG(strip, 3000, 5<<20)
+	in := NewIntake(picture.NewDecoder(picture.Limits{}, 512), Limits{})
 	var mu sync.Mutex
-	var kept []*Reference
+	var kept []*picture.Reference
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		form, err := d.ReadForm(r.Context(), RequestBody(w, r), FormLimits{})
+		form, err := in.ReadForm(r.Context(), RequestBody(w, r), 4)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
+		defer form.Close()
 		mu.Lock()
 		defer mu.Unlock()
 		kept = append(kept, form.Images...)

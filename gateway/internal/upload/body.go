@@ -1,4 +1,4 @@
-package picture
+package upload
 
 import (
 	"errors"
@@ -39,11 +39,13 @@ const (
 	drainTimeout = 10 * time.Second
 )
 
-// bodyReader holds a client to the limits of size and speed.
+// bodyReader enforces the limits of size and speed.
 type bodyReader struct {
 	r           io.Reader
 	left        int64 // bytes until the body is too large
 	limit       int64
+	timeout     time.Duration
+	end         time.Time // of the whole body
 	setDeadline func(time.Time) error
 
 	mu      sync.Mutex
@@ -52,8 +54,11 @@ type bodyReader struct {
 	got     int64         // of the current idleBytes
 }
 
-func (b Body) open(limit int64) *bodyReader {
-	r := &bodyReader{r: b.Reader, left: limit, limit: limit, setDeadline: b.SetReadDeadline, patient: idleTimeout}
+func (b Body) open(limit int64, timeout time.Duration) *bodyReader {
+	r := &bodyReader{
+		r: b.Reader, left: limit, limit: limit, setDeadline: b.SetReadDeadline,
+		timeout: timeout, end: time.Now().Add(timeout), patient: idleTimeout,
+	}
 	if r.setDeadline == nil {
 		r.setDeadline = func(time.Time) error { return nil }
 	}
@@ -89,7 +94,11 @@ func (b *bodyReader) arm(now time.Time) error {
 	if b.cut {
 		return b.slow()
 	}
-	return b.setDeadline(now.Add(b.patient))
+	deadline := now.Add(b.patient)
+	if b.end.Before(deadline) {
+		deadline = b.end
+	}
+	return b.setDeadline(deadline)
 }
 
 // cutOff makes the Read under way and all later ones fail.
@@ -102,9 +111,12 @@ func (b *bodyReader) cutOff(now time.Time) {
 
 func (b *bodyReader) slow() error {
 	if b.cut {
-		return errorf(KindUploadTooSlow, "the upload is too slow while others wait: under %d KiB in %v", maxChunk>>10, patience)
+		return errorf(KindTooSlow, "the upload is too slow while others wait: under %d KiB in %v", maxChunk>>10, patience)
 	}
-	return errorf(KindUploadTooSlow, "the upload has stalled: under %d KiB in %v", idleBytes>>10, idleTimeout)
+	if !time.Now().Before(b.end) {
+		return errorf(KindTooSlow, "the upload took longer than %v; send smaller pictures, or fewer", b.timeout)
+	}
+	return errorf(KindTooSlow, "the upload has stalled: under %d KiB in %v", idleBytes>>10, idleTimeout)
 }
 
 // finish reads the rest of the body; after its end the server watches for a
@@ -113,7 +125,7 @@ func (b *bodyReader) slow() error {
 func (b *bodyReader) finish(err error) {
 	var e *Error
 	ended := false
-	if err == nil || errors.As(err, &e) && e.Kind != KindUploadTooSlow {
+	if err == nil || errors.As(err, &e) && e.Kind != KindTooSlow {
 		if b.setDeadline(time.Now().Add(drainTimeout)) == nil {
 			_, err := io.CopyN(io.Discard, b.r, drainBytes)
 			ended = errors.Is(err, io.EOF)

@@ -1,8 +1,7 @@
-package picture
+package upload
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -12,44 +11,52 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/facediffuser/facediffuser/gateway/internal/picture"
 )
 
 // ReadJSON reads a JSON body as it arrives and takes the pictures out of it: the
 // value of every member "image_url" that is a data: URL with base64. In
 // Form.JSON such a value is replaced by a short one for [Form.Image]; the rest
-// stands as it was sent, for the caller to unmarshal. So a body of many
+// stays as it was sent, for the caller to unmarshal. So a body of many
 // megabytes needs little memory, where encoding/json would hold each string
 // twice.
 //
-// Errors are as with [Decoder.ReadForm]; the JSON is checked only as far as
+// Errors are as with [Intake.ReadForm]; the JSON is checked only as far as
 // finding strings needs it.
-func (d *Decoder) ReadJSON(ctx context.Context, body Body, limits FormLimits) (form *Form, err error) {
-	limits = limits.withDefaults(d)
+func (in *Intake) ReadJSON(ctx context.Context, body Body, maxImages int) (*Form, error) {
 	if media, _, err := mime.ParseMediaType(body.ContentType); err != nil || media != "application/json" {
 		return nil, errorf(KindContentType, "the content type must be application/json, not %.100q", body.ContentType)
 	}
-	r := body.open(limits.MaxBodyBytes)
-	defer func() { r.finish(err) }()
-	form = &Form{}
-	s := &jsonScanner{r: bufio.NewReader(r), limit: limits.MaxTextBytes}
+	return in.read(ctx, body, maxImages, (*reading).scanJSON)
+}
+
+func (r *reading) scanJSON() error {
+	s := &jsonScanner{r: bufio.NewReader(r.body), ctx: r.ctx}
+	s.out = text{share: r.share, limit: int(r.in.limits.MaxTextBytes), over: func() error {
+		return errorf(KindFieldTooLarge, "the JSON without its pictures is over the limit of %s", mebibytes(r.in.limits.MaxTextBytes))
+	}}
 	for {
 		ok, err := s.nextDataURL()
 		if errors.Is(err, io.EOF) {
-			form.JSON = s.out.Bytes()
-			return form, nil
+			r.form.JSON = s.out.buf
+			return nil
 		}
 		if err != nil {
-			return nil, bodyError(ctx, err)
+			return err
 		}
 		if !ok {
 			continue
 		}
-		index := len(form.Images)
-		param := fmt.Sprintf("images[%d].%s", index, imageURL)
-		if err := d.addImage(ctx, form, param, r, &dataURL{text: jsonString{r: s.r}}, limits); err != nil {
-			return nil, err
+		index := len(r.form.Images)
+		if err := r.addImage(fmt.Sprintf("images[%d].%s", index, imageURL), &dataURL{text: jsonString{r: s.r}}); err != nil {
+			return err
 		}
-		fmt.Fprintf(&s.out, `"%s%d"`, placeholder, index)
+		for _, c := range fmt.Appendf(nil, `"%s%d"`, placeholder, index) {
+			if err := s.put(c); err != nil {
+				return err
+			}
+		}
 	}
 }
 
@@ -59,7 +66,7 @@ const placeholder = "data:,"
 
 // Image returns the picture that an image_url of Form.JSON stands for; false
 // if it is another URL.
-func (f *Form) Image(url string) (*Reference, bool) {
+func (f *Form) Image(url string) (*picture.Reference, bool) {
 	digits, ok := strings.CutPrefix(url, placeholder)
 	i, err := strconv.Atoi(digits)
 	if !ok || err != nil || i < 0 || i >= len(f.Images) {
@@ -72,9 +79,9 @@ func (f *Form) Image(url string) (*Reference, bool) {
 // It needs to know strings and which of them was the last before a colon, no
 // more.
 type jsonScanner struct {
-	r     *bufio.Reader
-	out   bytes.Buffer
-	limit int64 // of out
+	r   *bufio.Reader
+	ctx context.Context //nolint:containedctx // of the one call that this value lives in
+	out text
 
 	last    []byte // the last string, as written, shortened
 	isValue bool   // last was followed by a colon: what comes is the value of that member
@@ -116,12 +123,7 @@ func (s *jsonScanner) nextDataURL() (bool, error) {
 	}
 }
 
-func (s *jsonScanner) put(c byte) error {
-	if int64(s.out.Len()) == s.limit {
-		return errorf(KindFieldTooLarge, "the JSON without its pictures is over the limit of %s", mebibytes(s.limit))
-	}
-	return s.out.WriteByte(c)
-}
+func (s *jsonScanner) put(c byte) error { return s.out.put(s.ctx, c) }
 
 func (s *jsonScanner) copyString() error {
 	s.last = s.last[:0]

@@ -1,4 +1,4 @@
-package picture
+package upload
 
 import (
 	"bytes"
@@ -13,13 +13,51 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/textproto"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
 	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/facediffuser/facediffuser/gateway/internal/picture"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// file is a picture of package picture's tests.
+func readFile(t testing.TB, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile("../picture/testdata/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// pixels is a reference as it is compared.
+func pixels(r *picture.Reference) []float32 {
+	values := make([]float32, 3*r.Size()*r.Size())
+	r.PixelValues(values, r.Size())
+	return values
+}
+
+func decodeFile(t testing.TB, name string) []float32 {
+	t.Helper()
+	r, err := picture.NewDecoder(picture.Limits{}, 32).Decode(t.Context(), bytes.NewReader(readFile(t, name)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pixels(r)
+}
+
+// newIntake has a decoder for references of 32 pixels a side.
+func newIntake(limits Limits) *Intake {
+	return NewIntake(picture.NewDecoder(picture.Limits{}, 32), limits)
+}
 
 // part is a part of a form; a file if it has a file name.
 type part struct{ name, file, value string }
@@ -49,10 +87,10 @@ func form(t testing.TB, parts ...part) (body []byte, contentType string) {
 	return b.Bytes(), w.FormDataContentType()
 }
 
-func readForm(t testing.TB, d *Decoder, limits FormLimits, parts ...part) (*Form, error) {
+func readForm(t testing.TB, in *Intake, parts ...part) (*Form, error) {
 	t.Helper()
 	body, contentType := form(t, parts...)
-	return d.ReadForm(t.Context(), Body{Reader: bytes.NewReader(body), ContentType: contentType}, limits)
+	return in.ReadForm(t.Context(), Body{Reader: bytes.NewReader(body), ContentType: contentType}, 4)
 }
 
 func wantError(t *testing.T, err error, kind Kind, param, says string) {
@@ -64,9 +102,9 @@ func wantError(t *testing.T, err error, kind Kind, param, says string) {
 }
 
 func TestReadForm(t *testing.T) {
-	d := NewDecoder(Limits{}, 32)
+	in := newIntake(Limits{})
 	odd, grey := string(readFile(t, "odd.png")), string(readFile(t, "grey.jpg"))
-	got, err := readForm(t, d, FormLimits{},
+	got, err := readForm(t, in,
 		part{name: "image", file: "a.png", value: odd}, // files before the prompt, both names
 		part{name: "n", value: "2"},
 		part{name: "image[]", file: "b.jpg", value: grey},
@@ -80,8 +118,8 @@ func TestReadForm(t *testing.T) {
 	if want := []Field{{"n", "2"}, {"prompt", "a woman ☃"}, {"prompt", "twice"}}; !slices.Equal(got.Fields, want) {
 		t.Errorf("fields %q, want %q", got.Fields, want)
 	}
-	want := []*Reference{decodeFile(t, d, "odd.png"), decodeFile(t, d, "grey.jpg"), decodeFile(t, d, "odd.png")}
-	if !slices.EqualFunc(got.Images, want, func(a, b *Reference) bool { return bytes.Equal(a.pix, b.pix) }) {
+	want := [][]float32{decodeFile(t, "odd.png"), decodeFile(t, "grey.jpg"), decodeFile(t, "odd.png")}
+	if !slices.EqualFunc(got.Images, want, func(r *picture.Reference, p []float32) bool { return slices.Equal(pixels(r), p) }) {
 		t.Errorf("%d images, or others than were sent in this order", len(got.Images))
 	}
 }
@@ -99,60 +137,59 @@ func TestReadFormTakesAMediaTypeForAFile(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	got, err := NewDecoder(Limits{}, 32).ReadForm(t.Context(), Body{Reader: &b, ContentType: w.FormDataContentType()}, FormLimits{})
+	got, err := newIntake(Limits{}).ReadForm(t.Context(), Body{Reader: &b, ContentType: w.FormDataContentType()}, 4)
 	if err != nil || len(got.Images) != 1 {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
 
 func TestReadFormErrors(t *testing.T) {
-	d := NewDecoder(Limits{MaxBytes: 1 << 20}, 32)
 	odd := string(readFile(t, "odd.png"))
 	image := part{name: "image", file: "a.png", value: odd}
 	for _, c := range []struct {
 		name        string
-		limits      FormLimits
+		limits      Limits
 		parts       []part
 		kind        Kind
 		param, says string
 	}{
-		{"mask", FormLimits{}, []part{image, {"mask", "m.png", odd}}, KindUnknownFile, "mask", "no file is expected"},
-		{"not an image", FormLimits{}, []part{image, {"image[]", "b.txt", "hello"}}, KindNotAnImage, "image[1]", "not an image"},
-		{"cut off image", FormLimits{}, []part{{"image", "a.png", odd[:500]}}, KindCorrupt, "image[0]", ""},
-		{"large image", FormLimits{}, []part{{"image", "a.png", odd + strings.Repeat("x", 1<<20)}}, KindTooManyBytes, "image[0]", "1 MiB"},
-		{"five images", FormLimits{}, []part{image, image, image, image, image}, KindTooManyImages, "image[4]", "at most 4"},
-		{"many fields", FormLimits{MaxFields: 2}, []part{{name: "a"}, {name: "b"}, {name: "c"}}, KindTooManyFields, "", "more than 2"},
-		{"long field", FormLimits{MaxTextBytes: 100}, []part{{name: "prompt", value: strings.Repeat("x", 100)}}, KindFieldTooLarge, "prompt", "limit"},
-		{"long fields", FormLimits{MaxTextBytes: 100}, []part{{name: "a", value: strings.Repeat("x", 60)}, {name: "b", value: strings.Repeat("x", 60)}}, KindFieldTooLarge, "b", "limit"},
-		{"large body", FormLimits{MaxBodyBytes: 1000}, []part{image, image}, KindBodyTooLarge, "", "limit"},
+		{"mask", Limits{}, []part{image, {"mask", "m.png", odd}}, KindUnknownFile, "mask", "no file is expected"},
+		{"not an image", Limits{}, []part{image, {"image[]", "b.txt", "hello"}}, Kind(picture.KindNotAnImage), "image[1]", "not an image"},
+		{"cut off image", Limits{}, []part{{"image", "a.png", odd[:500]}}, Kind(picture.KindCorrupt), "image[0]", ""},
+		{"large image", Limits{MaxFileBytes: 1 << 20}, []part{{"image", "a.png", odd + strings.Repeat("x", 1<<20)}}, KindFileTooLarge, "image[0]", "1 MiB"},
+		{"five images", Limits{}, []part{image, image, image, image, image}, KindTooManyImages, "image[4]", "at most 4"},
+		{"many fields", Limits{MaxFields: 2}, []part{{name: "a"}, {name: "b"}, {name: "c"}}, KindTooManyFields, "", "more than 2"},
+		{"long field", Limits{MaxTextBytes: 100}, []part{{name: "prompt", value: strings.Repeat("x", 100)}}, KindFieldTooLarge, "prompt", "limit"},
+		{"long fields", Limits{MaxTextBytes: 100}, []part{{name: "a", value: strings.Repeat("x", 60)}, {name: "b", value: strings.Repeat("x", 60)}}, KindFieldTooLarge, "b", "limit"},
+		{"large body", Limits{MaxFileBytes: 1 << 10, MaxTextBytes: 100}, []part{{"image", strings.Repeat("a", 6000), odd}}, KindBodyTooLarge, "", "limit"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := readForm(t, d, c.limits, c.parts...)
+			_, err := readForm(t, newIntake(c.limits), c.parts...)
 			wantError(t, err, c.kind, c.param, c.says)
 		})
 	}
 }
 
 func TestReadFormMalformed(t *testing.T) {
-	d := NewDecoder(Limits{}, 32)
+	in := newIntake(Limits{})
 	body, contentType := form(t, part{name: "prompt", value: "x"}, part{name: "image", file: "a.png", value: string(readFile(t, "odd.png"))})
 	for _, wrong := range []string{"", "multipart/form-data", "application/json", "multipart/mixed; boundary=x", ";"} {
-		_, err := d.ReadForm(t.Context(), Body{Reader: bytes.NewReader(body), ContentType: wrong}, FormLimits{})
+		_, err := in.ReadForm(t.Context(), Body{Reader: bytes.NewReader(body), ContentType: wrong}, 4)
 		wantError(t, err, KindContentType, "", "multipart/form-data")
 	}
 	for n := 0; n < len(body)-4; n += 7 {
-		_, err := d.ReadForm(t.Context(), Body{Reader: bytes.NewReader(body[:n]), ContentType: contentType}, FormLimits{})
+		_, err := in.ReadForm(t.Context(), Body{Reader: bytes.NewReader(body[:n]), ContentType: contentType}, 4)
 		wantError(t, err, KindBadBody, "", "the request body is")
 	}
-	if _, err := d.ReadForm(t.Context(), Body{Reader: bytes.NewReader(body[:len(body)-2]), ContentType: contentType}, FormLimits{}); err != nil {
+	if _, err := in.ReadForm(t.Context(), Body{Reader: bytes.NewReader(body[:len(body)-2]), ContentType: contentType}, 4); err != nil {
 		t.Errorf("without the last newline: %v", err)
 	}
-	_, err := d.ReadForm(t.Context(), Body{Reader: strings.NewReader("no form at all"), ContentType: contentType}, FormLimits{})
+	_, err := in.ReadForm(t.Context(), Body{Reader: strings.NewReader("no form at all"), ContentType: contentType}, 4)
 	wantError(t, err, KindBadBody, "", "cut off")
 }
 
 func TestReadJSON(t *testing.T) {
-	d := NewDecoder(Limits{}, 32)
+	in := newIntake(Limits{})
 	url := func(file, media string) string {
 		return "data:" + media + ";base64," + base64.StdEncoding.EncodeToString(readFile(t, file))
 	}
@@ -163,7 +200,7 @@ func TestReadJSON(t *testing.T) {
 		"whole":        strings.NewReader(body),
 		"byte by byte": iotest.OneByteReader(strings.NewReader(body)),
 	} {
-		form, err := d.ReadJSON(t.Context(), Body{Reader: r, ContentType: "application/json; charset=utf-8"}, FormLimits{})
+		form, err := in.ReadJSON(t.Context(), Body{Reader: r, ContentType: "application/json; charset=utf-8"}, 4)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -183,7 +220,7 @@ func TestReadJSON(t *testing.T) {
 		}
 		for i, file := range map[int]string{0: "odd.png", 2: "grey.jpg"} {
 			reference, ok := form.Image(got.Images[i].ImageURL)
-			if !ok || !bytes.Equal(reference.pix, decodeFile(t, d, file).pix) {
+			if !ok || !slices.Equal(pixels(reference), decodeFile(t, file)) {
 				t.Errorf("%s: images[%d] is not %s", name, i, file)
 			}
 		}
@@ -196,36 +233,36 @@ func TestReadJSON(t *testing.T) {
 }
 
 func TestReadJSONErrors(t *testing.T) {
-	d := NewDecoder(Limits{MaxBytes: 1 << 20}, 32)
+	in := newIntake(Limits{MaxFileBytes: 1 << 20})
 	valid := base64.StdEncoding.EncodeToString(readFile(t, "odd.png"))
 	image := func(url string) string { return `{"images":[{"image_url":"` + url + `"}]}` }
 	for _, c := range []struct {
 		name, body  string
-		limits      FormLimits
+		limits      Limits
 		kind        Kind
 		param, says string
 	}{
-		{"no comma", image("data:image/png;base64" + strings.Repeat("x", 300)), FormLimits{}, KindNotADataURL, "images[0].image_url", "comma"},
-		{"ends early", image("data:image/png"), FormLimits{}, KindNotADataURL, "images[0].image_url", "comma"},
-		{"not base64", image("data:image/png,abc"), FormLimits{}, KindNotADataURL, "images[0].image_url", "must be base64"},
-		{"wrong base64", image("data:image/png;base64,a_b!"), FormLimits{}, KindNotADataURL, "images[0].image_url", "not valid base64"},
-		{"unpadded base64", image("data:image/png;base64,iVBORw0KGg"), FormLimits{}, KindNotADataURL, "images[0].image_url", "not valid base64"},
-		{"escape", image(`data:image/png;base64,\ud83d`), FormLimits{}, KindNotADataURL, "images[0].image_url", "escape"},
-		{"empty", image("data:image/png;base64,"), FormLimits{}, KindNotAnImage, "images[0].image_url", "empty"},
-		{"not an image", image("data:text/plain;base64,aGVsbG8="), FormLimits{}, KindNotAnImage, "images[0].image_url", "not an image"},
-		{"large image", image("data:image/png;base64," + strings.Repeat("A", 2<<20)), FormLimits{}, KindTooManyBytes, "images[0].image_url", "1 MiB"},
-		{"cut off in a picture", image("data:image/png;base64," + valid)[:200], FormLimits{}, KindBadBody, "", "cut off"},
-		{"cut off in a string", `{"prompt": "a wom`, FormLimits{}, KindBadBody, "", "cut off"},
-		{"long text", `{"prompt": "` + strings.Repeat("x", 200) + `"}`, FormLimits{MaxTextBytes: 100}, KindFieldTooLarge, "", "limit"},
-		{"five images", "[" + strings.Repeat(image("data:image/png;base64,"+valid)+",", 5) + "0]", FormLimits{}, KindTooManyImages, "images[4].image_url", "at most 4"},
-		{"large body", image("data:image/png;base64," + valid), FormLimits{MaxBodyBytes: 100}, KindBodyTooLarge, "", "limit"},
+		{"no comma", image("data:image/png;base64" + strings.Repeat("x", 300)), Limits{}, KindNotADataURL, "images[0].image_url", "comma"},
+		{"ends early", image("data:image/png"), Limits{}, KindNotADataURL, "images[0].image_url", "comma"},
+		{"not base64", image("data:image/png,abc"), Limits{}, KindNotADataURL, "images[0].image_url", "must be base64"},
+		{"wrong base64", image("data:image/png;base64,a_b!"), Limits{}, KindNotADataURL, "images[0].image_url", "not valid base64"},
+		{"unpadded base64", image("data:image/png;base64,iVBORw0KGg"), Limits{}, KindNotADataURL, "images[0].image_url", "not valid base64"},
+		{"escape", image(`data:image/png;base64,\ud83d`), Limits{}, KindNotADataURL, "images[0].image_url", "escape"},
+		{"empty", image("data:image/png;base64,"), Limits{}, Kind(picture.KindNotAnImage), "images[0].image_url", "empty"},
+		{"not an image", image("data:text/plain;base64,aGVsbG8="), Limits{}, Kind(picture.KindNotAnImage), "images[0].image_url", "not an image"},
+		{"large image", image("data:image/png;base64," + strings.Repeat("A", 2<<20)), Limits{MaxFileBytes: 1 << 20}, KindFileTooLarge, "images[0].image_url", "1 MiB"},
+		{"cut off in a picture", image("data:image/png;base64," + valid)[:200], Limits{}, KindBadBody, "", "cut off"},
+		{"cut off in a string", `{"prompt": "a wom`, Limits{}, KindBadBody, "", "cut off"},
+		{"long text", `{"prompt": "` + strings.Repeat("x", 200) + `"}`, Limits{MaxTextBytes: 100}, KindFieldTooLarge, "", "limit"},
+		{"five images", "[" + strings.Repeat(image("data:image/png;base64,"+valid)+",", 5) + "0]", Limits{}, KindTooManyImages, "images[4].image_url", "at most 4"},
+		{"large body", image("data:image/png;base64," + strings.Repeat(`\n`, 5000)), Limits{MaxFileBytes: 1 << 10, MaxTextBytes: 100}, KindBodyTooLarge, "", "limit"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := d.ReadJSON(t.Context(), Body{Reader: strings.NewReader(c.body), ContentType: "application/json"}, c.limits)
+			_, err := newIntake(c.limits).ReadJSON(t.Context(), Body{Reader: strings.NewReader(c.body), ContentType: "application/json"}, 4)
 			wantError(t, err, c.kind, c.param, c.says)
 		})
 	}
-	_, err := d.ReadJSON(t.Context(), Body{Reader: strings.NewReader("{}"), ContentType: "text/plain"}, FormLimits{})
+	_, err := in.ReadJSON(t.Context(), Body{Reader: strings.NewReader("{}"), ContentType: "text/plain"}, 4)
 	wantError(t, err, KindContentType, "", "application/json")
 }
 
@@ -249,8 +286,8 @@ func TestStalledClientIsCutOff(t *testing.T) {
 		c := connect(t)
 		go c.client.Write(body[:len(body)/2])
 		start := time.Now()
-		_, err := NewDecoder(Limits{}, 32).ReadForm(t.Context(), c.body(contentType), FormLimits{})
-		wantError(t, err, KindUploadTooSlow, "", "stalled")
+		_, err := newIntake(Limits{}).ReadForm(t.Context(), c.body(contentType), 4)
+		wantError(t, err, KindTooSlow, "", "stalled")
 		if took := time.Since(start); took != idleTimeout {
 			t.Errorf("cut off after %v, want %v", took, idleTimeout)
 		}
@@ -272,16 +309,16 @@ func TestTricklingAndSteadyClients(t *testing.T) {
 			}
 			c.client.Close()
 		}
-		d := NewDecoder(Limits{}, 32)
+		in := newIntake(Limits{})
 		trickle, steady := connect(t), connect(t)
 		go send(trickle, 1, time.Second)
-		_, err := d.ReadForm(t.Context(), trickle.body(contentType), FormLimits{})
-		wantError(t, err, KindUploadTooSlow, "", "stalled")
+		_, err := in.ReadForm(t.Context(), trickle.body(contentType), 4)
+		wantError(t, err, KindTooSlow, "", "stalled")
 		trickle.server.Close()
 
 		go send(steady, 2<<10, time.Second)
 		start := time.Now()
-		got, err := d.ReadForm(t.Context(), steady.body(contentType), FormLimits{})
+		got, err := in.ReadForm(t.Context(), steady.body(contentType), 4)
 		if err != nil || len(got.Images) != 1 {
 			t.Errorf("%v after %v", err, time.Since(start))
 		}
@@ -297,7 +334,7 @@ func TestSlowClientsDoNotHoldUpFastOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		padded := string(readFile(t, "odd.png")) + strings.Repeat("x", 900<<10)
 		body, contentType := form(t, part{name: "image", file: "a.png", value: padded})
-		d := NewDecoder(Limits{MaxBytes: 1 << 20, BufferBytes: 1 << 20}, 32)
+		in := newIntake(Limits{MaxFileBytes: 1 << 20, MemoryBytes: 1 << 20})
 		slow := make(chan error, 3)
 		for range cap(slow) {
 			c := connect(t)
@@ -305,14 +342,14 @@ func TestSlowClientsDoNotHoldUpFastOnes(t *testing.T) {
 				c.client.Write(body[:600<<10])
 			}()
 			go func() {
-				_, err := d.ReadForm(t.Context(), c.body(contentType), FormLimits{})
+				_, err := in.ReadForm(t.Context(), c.body(contentType), 4)
 				c.server.Close()
 				slow <- err
 			}()
 		}
 		synctest.Wait()
 		start := time.Now()
-		got, err := d.ReadForm(t.Context(), Body{Reader: bytes.NewReader(body), ContentType: contentType}, FormLimits{})
+		got, err := in.ReadForm(t.Context(), Body{Reader: bytes.NewReader(body), ContentType: contentType}, 4)
 		if err != nil || len(got.Images) != 1 {
 			t.Fatalf("the fast client: %v", err)
 		}
@@ -325,7 +362,7 @@ func TestSlowClientsDoNotHoldUpFastOnes(t *testing.T) {
 			if strings.Contains(err.Error(), "too slow while others wait") {
 				cut++
 			}
-			wantError(t, err, KindUploadTooSlow, "", "")
+			wantError(t, err, KindTooSlow, "", "")
 		}
 		if cut == 0 {
 			t.Error("no slow client was cut off for the fast one")
@@ -337,23 +374,25 @@ func TestSlowClientsDoNotHoldUpFastOnes(t *testing.T) {
 // the budget and one file.
 func TestIntakeStaysWithinItsBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const budget, file, chunk = 1 << 20, 1 << 20, 64 << 10
-		in := newIntake(budget)
+		const budget, size, chunk = 1 << 20, 1 << 20, 64 << 10
+		b := newBudget(budget)
 		most := int64(0)
 		done := make(chan error)
 		const clients = 20
 		for i := range clients {
 			go func() {
-				u := in.open(func(time.Time) { t.Error("an upload was cut off") })
+				s := b.open(func(time.Time) { t.Error("a request was cut off") })
+				f := &file{share: s}
 				r := readerFunc(func(p []byte) (int, error) {
 					time.Sleep(time.Duration(i+1) * time.Millisecond)
-					in.mu.Lock()
-					most = max(most, budget-in.free)
-					in.mu.Unlock()
+					b.mu.Lock()
+					most = max(most, budget-b.free)
+					b.mu.Unlock()
 					return len(p[:min(len(p), chunk)]), nil
 				})
-				err := u.fill(t.Context(), io.LimitReader(r, file), file)
-				u.close()
+				err := f.fill(t.Context(), io.LimitReader(r, size), size)
+				f.close()
+				s.close()
 				done <- err
 			}()
 		}
@@ -362,11 +401,11 @@ func TestIntakeStaysWithinItsBudget(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if most > budget+file+1 || most <= budget/2 {
-			t.Errorf("held up to %d bytes, budget %d and file %d", most, budget, file)
+		if most > budget+size+1 || most <= budget/2 {
+			t.Errorf("held up to %d bytes, budget %d and file %d", most, budget, size)
 		}
-		if in.free != budget || len(in.uploads) != 0 || in.waiting != 0 {
-			t.Errorf("afterwards %+v", in)
+		if b.free != budget || len(b.shares) != 0 || b.waiting != 0 {
+			t.Errorf("afterwards %+v", b)
 		}
 	})
 }
@@ -377,21 +416,21 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 func TestWaitingForMemoryEndsWithTheContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		in := newIntake(minChunk)
-		oldest := in.open(func(time.Time) {})
+		b := newBudget(minChunk)
+		oldest := b.open(func(time.Time) {})
 		if err := oldest.grow(t.Context(), minChunk); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		u := in.open(nil)
-		if err := u.grow(ctx, 1); !errors.Is(err, context.DeadlineExceeded) {
+		s := b.open(nil)
+		if err := s.grow(ctx, 1); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("error %v", err)
 		}
-		u.close()
+		s.close()
 		oldest.close()
-		if in.free != minChunk || len(in.uploads) != 0 {
-			t.Errorf("afterwards %+v", in)
+		if b.free != minChunk || len(b.shares) != 0 {
+			t.Errorf("afterwards %+v", b)
 		}
 	})
 }
@@ -399,10 +438,10 @@ func TestWaitingForMemoryEndsWithTheContext(t *testing.T) {
 // A client that is still sending gets the answer, not a broken connection; and
 // after a whole body the server notices that it leaves.
 func TestOverHTTP(t *testing.T) {
-	d := NewDecoder(Limits{}, 32)
+	in := newIntake(Limits{})
 	left := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		form, err := d.ReadForm(r.Context(), RequestBody(w, r), FormLimits{})
+		form, err := in.ReadForm(r.Context(), RequestBody(w, r), 4)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
@@ -449,14 +488,17 @@ func FuzzReadForm(f *testing.F) {
 	_, boundary, _ := strings.Cut(contentType, "boundary=")
 	f.Add(bytes.ReplaceAll(body, []byte(boundary), []byte("b")))
 	f.Add([]byte("--b\r\nContent-Disposition: form-data; name=\"image[]\"; filename=x\r\n\r\nGIF89a\r\n--b--"))
-	d := NewDecoder(Limits{MaxPixels: 1 << 16, MaxBytes: 1 << 16}, 16)
+	in := NewIntake(picture.NewDecoder(picture.Limits{MaxPixels: 1 << 16}, 16), Limits{MaxFileBytes: 1 << 16})
 	f.Fuzz(func(t *testing.T, body []byte) {
-		_, err := d.ReadForm(t.Context(), Body{Reader: bytes.NewReader(body), ContentType: "multipart/form-data; boundary=b"}, FormLimits{})
+		form, err := in.ReadForm(t.Context(), Body{Reader: bytes.NewReader(body), ContentType: "multipart/form-data; boundary=b"}, 4)
 		if e := (*Error)(nil); err != nil && (!errors.As(err, &e) || e.Message == "") {
 			t.Errorf("error %#v", err)
 		}
-		if d.intake.free != defaultBufferBytes {
-			t.Errorf("%d bytes of memory were not returned", defaultBufferBytes-d.intake.free)
+		if err == nil {
+			form.Close()
+		}
+		if lost := in.limits.MemoryBytes - in.budget.free; lost != 0 {
+			t.Errorf("%d bytes of memory were not returned", lost)
 		}
 	})
 }
@@ -467,9 +509,9 @@ func FuzzReadJSON(f *testing.F) {
 	f.Add([]byte(`{"prompt":"a \"b\" \\","images":[{"image_url":"data:image/png;base64,` + base64.StdEncoding.EncodeToString(readFile(f, "small.png")) + `"}]}`))
 	f.Add([]byte(`{"image_url":"data:;base64,\/\u0041=="}`))
 	f.Add([]byte(`[{"image_url" : "http://x"}, 1e3, null, "data:,0"]`))
-	d := NewDecoder(Limits{MaxPixels: 1 << 16, MaxBytes: 1 << 16}, 16)
+	in := NewIntake(picture.NewDecoder(picture.Limits{MaxPixels: 1 << 16}, 16), Limits{MaxFileBytes: 1 << 16})
 	f.Fuzz(func(t *testing.T, body []byte) {
-		form, err := d.ReadJSON(t.Context(), Body{Reader: bytes.NewReader(body), ContentType: "application/json"}, FormLimits{})
+		form, err := in.ReadJSON(t.Context(), Body{Reader: bytes.NewReader(body), ContentType: "application/json"}, 4)
 		if e := (*Error)(nil); err != nil {
 			if !errors.As(err, &e) || e.Message == "" {
 				t.Errorf("error %#v", err)
