@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/base64"
@@ -9,7 +10,9 @@ import (
 	"fmt"
 	"io"
 	"mime/multipart"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -23,6 +26,7 @@ import (
 	"github.com/facediffuser/facediffuser/gateway/internal/job"
 	"github.com/facediffuser/facediffuser/gateway/internal/picture"
 	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
+	"github.com/facediffuser/facediffuser/gateway/internal/upload"
 	"github.com/facediffuser/facediffuser/tritonclient"
 )
 
@@ -538,6 +542,53 @@ func TestExpiredJob(t *testing.T) {
 	resp, data := g.json(t, "/v1/images/generations", `{"prompt": "a"}`)
 	isError(t, resp, data, 504, "", "job_expired")
 	matchesDocument(t, resp, data)
+}
+
+// A request's time runs from its first byte, and an upload that takes all of its
+// own gets the documented 408, not what is logged for a client that has left.
+func TestSlowUploads(t *testing.T) {
+	decoder := picture.NewDecoder(picture.Limits{}, 32)
+	for name, c := range map[string]struct {
+		change func(*httpapi.Options, *job.Options)
+		status int
+		code   string
+	}{
+		"over the upload's time": {func(o *httpapi.Options, _ *job.Options) {
+			o.Intake = upload.NewIntake(decoder, upload.Limits{Timeout: 50 * time.Millisecond})
+		}, 408, "upload_too_slow"},
+		"over the request's time": {func(o *httpapi.Options, _ *job.Options) { o.Limits.RequestTimeout = 50 * time.Millisecond }, 504, "job_expired"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := serve(t, newFake(), c.change)
+			conn, err := net.Dial("tcp", g.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			const head = "POST /v1/images/edits HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 1000000\r\n\r\n"
+			if _, err := io.WriteString(conn, head+"--b\r\nContent-Disposition: form-data; name=\"prompt\"\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			go func() { // a client that sends a little now and then, for as long as it may
+				for ticker := time.NewTicker(10 * time.Millisecond); ; <-ticker.C {
+					if _, err := io.WriteString(conn, "a"); err != nil {
+						return
+					}
+				}
+			}()
+			resp, err := http.ReadResponse(bufio.NewReader(conn), httptest.NewRequest("POST", "/v1/images/edits", nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			data, err := io.ReadAll(resp.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			isError(t, resp, data, c.status, "", c.code)
+			matchesDocument(t, resp, data)
+		})
+	}
 }
 
 func TestPanicInAHandler(t *testing.T) {

@@ -3,6 +3,7 @@ package upload
 import (
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"os"
 	"sync"
@@ -13,17 +14,25 @@ import (
 type Body struct {
 	Reader          io.Reader
 	ContentType     string
+	ContentLength   int64                 // 0 or −1 if the client did not say
 	SetReadDeadline func(time.Time) error // of the connection; nil where there is none
 }
 
 // RequestBody takes the body of r, whose response goes to w.
 func RequestBody(w http.ResponseWriter, r *http.Request) Body {
-	b := Body{Reader: r.Body, ContentType: r.Header.Get("Content-Type")}
+	b := Body{Reader: r.Body, ContentType: r.Header.Get("Content-Type"), ContentLength: r.ContentLength}
 	set := http.NewResponseController(w).SetReadDeadline
 	if set(time.Time{}) == nil {
 		b.SetReadDeadline = set
 	}
 	return b
+}
+
+func (b Body) length() int64 {
+	if b.ContentLength <= 0 {
+		return math.MaxInt64
+	}
+	return b.ContentLength
 }
 
 const (
@@ -111,7 +120,7 @@ func (b *bodyReader) cutOff(now time.Time) {
 
 func (b *bodyReader) slow() error {
 	if b.cut {
-		return errorf(KindTooSlow, "the upload is too slow while others wait: under %d KiB in %v", maxChunk>>10, patience)
+		return errorf(KindTooSlow, "the upload is too slow while others wait: nothing in %v, or under %d KiB in %v", silence, maxChunk>>10, patience)
 	}
 	if !time.Now().Before(b.end) {
 		return errorf(KindTooSlow, "the upload took longer than %v; send smaller pictures, or fewer", b.timeout)

@@ -1,6 +1,7 @@
 package upload
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -16,24 +17,27 @@ import (
 //   - A request takes memory chunk by chunk, for bytes about to arrive: a slow
 //     client holds little more than it has sent.
 //   - Where the budget is used up, requests wait, which slows their senders down
-//     (TCP flow control). The oldest one may exceed the budget, so that one can
-//     always finish and return what it holds: no deadlock. It does so only while
-//     none of its pictures is being decoded, for that will return memory anyway.
-//     The total is thus at most the budget, one file and one request's text.
-//   - While one waits, a request that does not bring a chunk within patience is
-//     cut off, so that slow clients cannot hold up fast ones. When nobody waits,
-//     slow clients may be slow.
+//     (TCP flow control), and those with the shortest bodies come first. A part
+//     of the budget is kept for short bodies alone.
+//   - The oldest request may exceed the budget, so that one can always finish and
+//     return what it holds: no deadlock. It does so only while none of its
+//     pictures is being decoded, for that will return memory anyway. The total
+//     is thus at most the budget, one file and one request's text.
+//   - While one waits, a request that is silent for some time, or does not bring
+//     a chunk within patience, is cut off, so that slow clients cannot hold up
+//     fast ones. When nobody waits, slow clients may be slow.
 //
 // Under every condition bodyReader asks for a minimum.
 //
 // Chosen over a number of upload slots: a slot is held for as long as its client
 // likes, and a slow client may be anyone on a mobile network.
 type budget struct {
+	reserve int64 // kept for short bodies
+
 	mu      sync.Mutex
-	free    int64    // negative while the oldest exceeds the budget
-	shares  []*share // those that hold memory, oldest first
-	waiting int      // how many wait for memory
-	changed chan struct{}
+	free    int64     // negative while the oldest exceeds the budget
+	shares  []*share  // those that hold memory, oldest first
+	waiting []*waiter // shortest body first
 }
 
 const (
@@ -42,54 +46,90 @@ const (
 
 	// patience and maxChunk together ask for 26 KiB a second under contention.
 	patience = 10 * time.Second
+	// silence is what a client may be under contention: longer than TCP takes to
+	// repeat a lost packet twice.
+	silence = 2 * time.Second
+
+	// shortBody is an ordinary request: a few faces, or one photograph made for the web.
+	shortBody = 512 << 10
 )
 
 func newBudget(size int64) *budget {
-	return &budget{free: size, changed: make(chan struct{})}
+	return &budget{free: size, reserve: size / 8}
 }
 
 // share is what one request holds of the budget.
 type share struct {
 	budget *budget
+	length int64           // of the whole body; math.MaxInt64 if the client did not say
 	cutOff func(time.Time) // ends a Read that waits for the client
 
 	// Guarded by budget.mu.
 	held     int64
 	decoding int       // pictures
 	lastTime time.Time // when it last took memory
+	lastByte time.Time // when its client last brought something
 	reading  bool      // waits for its client, not for memory
 }
 
-// open begins a request. cutOff is called, with b.mu held, when it is too slow.
-func (b *budget) open(cutOff func(now time.Time)) *share {
-	return &share{budget: b, cutOff: cutOff}
+// waiter is a request that waits for n bytes.
+type waiter struct {
+	share *share
+	n     int64
+	turn  chan struct{} // closed when it has them
+}
+
+// open begins a request whose body is length bytes long. cutOff is called, with
+// b.mu held, when it is too slow.
+func (b *budget) open(length int64, cutOff func(now time.Time)) *share {
+	return &share{budget: b, length: length, cutOff: cutOff}
 }
 
 // grow takes n bytes of the budget, waiting until they are free or it is this
 // request's turn to exceed it.
 func (s *share) grow(ctx context.Context, n int64) error {
 	b := s.budget
+	w := &waiter{share: s, n: n, turn: make(chan struct{})}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !slices.Contains(b.shares, s) {
 		b.shares = append(b.shares, s)
 	}
-	for b.free < n && (b.shares[0] != s || s.decoding > 0) {
-		changed := b.changed
-		b.waiting++
+	at, _ := slices.BinarySearchFunc(b.waiting, w, func(a, w *waiter) int { return cmp.Or(cmp.Compare(a.share.length, w.share.length), -1) })
+	b.waiting = slices.Insert(b.waiting, at, w)
+	b.admit()
+	for slices.Contains(b.waiting, w) {
 		pause := b.cutSlow(time.Now())
 		b.mu.Unlock()
-		err := wait(ctx, changed, pause)
+		err := wait(ctx, w.turn, pause)
 		b.mu.Lock()
-		b.waiting--
 		if err != nil {
+			b.waiting = slices.DeleteFunc(b.waiting, func(other *waiter) bool { return other == w })
 			return err
 		}
 	}
-	b.free -= n
-	s.held += n
-	s.lastTime = time.Now()
 	return nil
+}
+
+// admit gives memory to those that wait; b.mu is held.
+func (b *budget) admit() {
+	now, used := time.Now(), false // used up for those that come later
+	b.waiting = slices.DeleteFunc(b.waiting, func(w *waiter) bool {
+		s := w.share
+		free := b.free
+		if s.length > shortBody {
+			free -= b.reserve
+		}
+		used = used || free < w.n
+		if mayExceed := b.shares[0] == s && s.decoding == 0; used && !mayExceed {
+			return false
+		}
+		b.free -= w.n
+		s.held += w.n
+		s.lastTime = now
+		close(w.turn)
+		return true
+	})
 }
 
 // shrink returns n bytes.
@@ -99,7 +139,7 @@ func (s *share) shrink(n int64) {
 	defer b.mu.Unlock()
 	b.free += n
 	s.held -= n
-	b.wake()
+	b.admit()
 }
 
 // close returns everything. It may be called more than once.
@@ -110,7 +150,7 @@ func (s *share) close() {
 	b.free += s.held
 	s.held = 0
 	b.shares = slices.DeleteFunc(b.shares, func(other *share) bool { return other == s })
-	b.wake()
+	b.admit()
 }
 
 // decodes counts the pictures of the request that are being decoded.
@@ -119,24 +159,19 @@ func (s *share) decodes(n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s.decoding += n
-	b.wake()
+	b.admit()
 }
 
-// wake lets those that wait for memory look again; b.mu is held.
-func (b *budget) wake() {
-	close(b.changed)
-	b.changed = make(chan struct{})
-}
-
-// cutSlow cuts off requests whose client has had patience to bring a chunk, and
-// returns after how long to look again. b.mu is held.
+// cutSlow cuts off requests whose client was silent, or has had patience to
+// bring a chunk, and returns after how long to look again. b.mu is held.
 func (b *budget) cutSlow(now time.Time) time.Duration {
 	pause := patience
 	for _, s := range b.shares {
 		if !s.reading {
 			continue
 		}
-		if left := s.lastTime.Add(patience).Sub(now); left > 0 {
+		left := min(s.lastTime.Add(patience).Sub(now), s.lastByte.Add(silence).Sub(now))
+		if left > 0 {
 			pause = min(pause, left)
 			continue
 		}
@@ -145,11 +180,11 @@ func (b *budget) cutSlow(now time.Time) time.Duration {
 	return pause
 }
 
-func wait(ctx context.Context, changed <-chan struct{}, pause time.Duration) error {
+func wait(ctx context.Context, turn <-chan struct{}, pause time.Duration) error {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {
-	case <-changed:
+	case <-turn:
 	case <-timer.C:
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -160,12 +195,12 @@ func wait(ctx context.Context, changed <-chan struct{}, pause time.Duration) err
 // read fills p from r. As io.ReadFull, but io.EOF means that r has ended, after
 // however many bytes.
 func (s *share) read(ctx context.Context, r io.Reader, p []byte) (n int, err error) {
-	s.setReading(true)
 	defer s.setReading(false)
 	for n < len(p) && err == nil {
 		if ctx.Err() != nil {
 			return n, context.Cause(ctx)
 		}
+		s.setReading(true)
 		var m int
 		m, err = r.Read(p[n:])
 		n += m
@@ -180,6 +215,7 @@ func (s *share) setReading(reading bool) {
 	s.budget.mu.Lock()
 	defer s.budget.mu.Unlock()
 	s.reading = reading
+	s.lastByte = time.Now()
 }
 
 // file is an encoded picture in memory. One goroutine uses it.

@@ -95,7 +95,7 @@ func (in *Intake) read(ctx context.Context, body Body, maxImages int, scan func(
 	defer cancel(nil)
 	group, ctx := errgroup.WithContext(ctx)
 	b := body.open(in.limits.maxBody(maxImages), in.limits.Timeout)
-	r := &reading{in: in, ctx: ctx, body: b, share: in.budget.open(b.cutOff), images: make([]*picture.Reference, maxImages), group: group}
+	r := &reading{in: in, ctx: ctx, body: b, share: in.budget.open(body.length(), b.cutOff), images: make([]*picture.Reference, maxImages), group: group}
 	r.form = &Form{share: r.share}
 	err := scan(r)
 	if err != nil {

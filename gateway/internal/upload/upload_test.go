@@ -381,7 +381,7 @@ func TestIntakeStaysWithinItsBudget(t *testing.T) {
 		const clients = 20
 		for i := range clients {
 			go func() {
-				s := b.open(func(time.Time) { t.Error("a request was cut off") })
+				s := b.open(1<<20, func(time.Time) { t.Error("a request was cut off") })
 				f := &file{share: s}
 				r := readerFunc(func(p []byte) (int, error) {
 					time.Sleep(time.Duration(i+1) * time.Millisecond)
@@ -404,7 +404,7 @@ func TestIntakeStaysWithinItsBudget(t *testing.T) {
 		if most > budget+size+1 || most <= budget/2 {
 			t.Errorf("held up to %d bytes, budget %d and file %d", most, budget, size)
 		}
-		if b.free != budget || len(b.shares) != 0 || b.waiting != 0 {
+		if b.free != budget || len(b.shares) != 0 || len(b.waiting) != 0 {
 			t.Errorf("afterwards %+v", b)
 		}
 	})
@@ -417,13 +417,13 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 func TestWaitingForMemoryEndsWithTheContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBudget(minChunk)
-		oldest := b.open(func(time.Time) {})
+		oldest := b.open(1<<20, func(time.Time) {})
 		if err := oldest.grow(t.Context(), minChunk); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		s := b.open(nil)
+		s := b.open(1, nil)
 		if err := s.grow(ctx, 1); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("error %v", err)
 		}
