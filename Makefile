@@ -16,7 +16,7 @@ ARGS ?=
 # Tests find the interpreter of the local Triton here, wherever their package lies.
 export FACEDIFFUSER_PYTHON := $(CURDIR)/.venv/bin/python
 
-.PHONY: help run build venv toolkit-venv test test-go bench-once test-toolkit check-sd15 lint check fuzz bench load goldens report report-page data clean need
+.PHONY: help run build venv toolkit-venv test test-go bench-once test-toolkit check-sd15 lint check fuzz bench bench-attack load goldens report report-page data clean need
 
 help: ## list the targets
 	@echo "make run    a gateway with its own Triton on http://127.0.0.1:8080"
@@ -76,6 +76,9 @@ fuzz: ## run every fuzz test for FUZZTIME (10s)
 bench: build venv ## Go benchmarks, then the gateway's own share of time and its memory, as ratios of one run
 	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchmem ./sampler ./fusion ./tritonclient ./gateway/internal/picture
 	@$(FACEDIFFUSER_PYTHON) scripts/bench.py
+
+bench-attack: build venv ## what an ordinary edit feels of an attack on the gateway, as ratios of one run, and the gateway's memory (ARGS="--only ...")
+	@$(FACEDIFFUSER_PYTHON) scripts/attack.py $(ARGS)
 
 load: build venv bin/k6 ## k6 against the gateway at FACEDIFFUSER_URL, or one started for it (DURATION=30s)
 	@$(FACEDIFFUSER_PYTHON) scripts/with_gateway.py bin/k6 run --quiet --no-usage-report deploy/k6/smoke.js

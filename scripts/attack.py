@@ -1,0 +1,166 @@
+"""What an ordinary request feels of an attack: the time of an edit with an attack under way over its time without, and the gateway's
+largest resident size. Only against a gateway that this script starts, on loopback. Standard library only.
+
+    python scripts/attack.py [--only NAME ...] [--edits 5]
+
+Fails when an edit takes more than LIMIT times as long, or the gateway more than MEBIBYTES.
+"""
+
+import argparse
+import contextlib
+import pathlib
+import socket
+import statistics
+import struct
+import sys
+import threading
+import time
+import urllib.parse
+import zlib
+
+from bench import ROOT, photograph, post
+from with_gateway import gateway
+
+LIMIT, MEBIBYTES = 3.0, 300
+
+
+def segment(marker, data):
+    return struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data
+
+
+def scans_jpeg(width, height, scans):
+    """A progressive 4:4:4 JPEG whose every scan passes over all blocks of a component and says almost nothing."""
+    blocks = (width + 7) // 8 * ((height + 7) // 8)
+    out = b"\xff\xd8" + segment(0xDB, b"\0" + b"\1" * 64)
+    out += segment(0xC2, struct.pack(">BHHB", 8, height, width, 3) + b"\1\x11\0\2\x11\0\3\x11\0")
+    # One code of one bit each: a difference of 0, and a run of 2^14 and more blocks without coefficients.
+    out += segment(0xC4, b"\0" + b"\1" + b"\0" * 15 + b"\0") + segment(0xC4, b"\x10" + b"\1" + b"\0" * 15 + b"\xe0")
+    run = "0" + "1" * 13 + "0"  # 2^15 - 2 blocks; the last one may go beyond the end
+    bits = run * (blocks // ((1 << 15) - 2) + 1)
+    bits += "1" * (-len(bits) % 8)
+    ac = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
+    out += segment(0xDA, b"\3\1\0\2\0\3\0\0\0\0") + b"\0" * ((3 * blocks + 7) // 8)
+    for k in range(scans - 1):
+        out += segment(0xDA, bytes([1, 1 + k % 3, 0, 1, 0x3F, 0])) + ac
+    return out + b"\xff\xd9"
+
+
+def grey_png(width, height):
+    """A PNG that is all one grey: a thousandth of its pixels in bytes."""
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    rows = zlib.compressobj(9)
+    data = b"".join(rows.compress(b"\0" * (width + 1)) for _ in range(height)) + rows.flush()
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def form(*pictures):
+    """A request that costs its decoding only: it is refused once all has been read."""
+    body = b'--b\r\nContent-Disposition: form-data; name="n"\r\n\r\n99\r\n'
+    for picture in pictures:
+        body += b'--b\r\nContent-Disposition: form-data; name="image[]"; filename="a"\r\n\r\n' + picture + b"\r\n"
+    return body + b"--b--\r\n"
+
+
+def request(body, length=None, kind="multipart/form-data; boundary=b", path="/v1/images/edits"):
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {kind}\r\nContent-Length: {len(body) if length is None else length}\r\n\r\n"
+    return head.encode() + body
+
+
+class Attack:
+    """Connections that are opened again as soon as they end, until the attack does."""
+
+    def __init__(self, url, connections, data, stay):
+        self.address, self.data, self.stay = urllib.parse.urlsplit(url), data, stay
+        self.over = threading.Event()
+        self.threads = [threading.Thread(target=self.run) for _ in range(connections)]
+
+    def run(self):
+        for _ in range(1000):  # a bound on what one thread sends
+            if self.over.is_set():
+                return
+            with contextlib.suppress(OSError), socket.create_connection((self.address.hostname, self.address.port), timeout=2) as c:
+                c.sendall(self.data)
+                self.stay(c, self.over)
+            self.over.wait(0.2)
+
+    def __enter__(self):
+        for t in self.threads:
+            t.start()
+        self.over.wait(1)
+
+    def __exit__(self, *_):
+        self.over.set()
+        for t in self.threads:
+            t.join()
+
+
+def leaves(c, over):
+    over.wait(0.3)
+
+
+def stays(c, over):
+    """Waits for the answer or the end of the attack."""
+    c.settimeout(0.5)
+    while not over.is_set():
+        with contextlib.suppress(TimeoutError):
+            if not c.recv(65536):
+                return
+
+
+def drips(c, over):
+    """Sends 150 bytes ten times a second."""
+    c.settimeout(2)
+    while not over.wait(0.1):
+        c.sendall(b"x" * 150)
+
+
+text = b'--b\r\nContent-Disposition: form-data; name="prompt"\r\n\r\n' + b"x" * (900 << 10)
+SCANS = scans_jpeg(6000, 4000, 100)
+ATTACKS = {
+    # name: connections, what each sends, what it does then
+    "100 scans of 24 MP, leaving": (15, request(form(SCANS)), leaves),
+    "100 scans of 24 MP, staying": (15, request(form(SCANS)), stays),
+    "10 scans of 50 MP, staying": (15, request(form(scans_jpeg(8192, 6144, 10))), stays),
+    "grey PNG of 50 MP, staying": (15, request(form(grey_png(8192, 6144))), stays),
+    "four progressive photographs, leaving": (15, request(form(*[photograph()] * 4)), leaves),
+    "1 MB of form text, stalled": (300, request(text, 1 << 20), stays),
+    "1 MB of JSON, stalled": (300, request(b'{"prompt": "' + b"x" * (900 << 10), 1 << 20, "application/json"), stays),
+    "heads without a body": (300, request(b"", 100_000), stays),
+    "1.5 KB a second": (100, request(b"--b\r\n", 10 << 20), drips),
+}
+
+
+def edit(url, count):
+    """The median time of an ordinary edit, alone on its connection."""
+    face = (ROOT / "examples/alice.png").read_bytes()
+    fields = {"prompt": "a woman <|image|> reading in the snow at night", "seed": 3407}
+    return statistics.median(post(url, fields, [("alice.png", face)])[1] for _ in range(count))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=ATTACKS, metavar="NAME", help=", ".join(ATTACKS))
+    parser.add_argument("--edits", type=int, default=5)
+    arguments = parser.parse_args()
+    missed = False
+    print(f"{'attack':<40} {'alone':>7} {'under':>7} {'ratio':>6} {'MiB':>5}")
+    for name in arguments.only or ATTACKS:
+        connections, data, stay = ATTACKS[name]
+        with gateway() as (url, process):
+            if process is None:
+                sys.exit("attacks only a gateway of its own; unset FACEDIFFUSER_URL")
+            edit(url, 1)  # warms up
+            alone = edit(url, arguments.edits)
+            with Attack(url, connections, data, stay):
+                under = edit(url, arguments.edits)
+            status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+        peak = int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+        bad = under / alone > LIMIT or peak > MEBIBYTES
+        missed |= bad
+        print(f"{name:<40} {alone:>6.2f}s {under:>6.2f}s {under / alone:>6.2f} {peak:>5.0f}{'  MISSED' if bad else ''}", flush=True)
+    sys.exit(missed)
+
+
+if __name__ == "__main__":
+    main()
