@@ -35,7 +35,7 @@ type budget struct {
 	reserve int64 // kept for short bodies
 
 	mu      sync.Mutex
-	free    int64     // negative while the oldest exceeds the budget
+	free    int64
 	shares  []*share  // those that hold memory, oldest first
 	waiting []*waiter // shortest body first
 }
@@ -66,6 +66,7 @@ type share struct {
 
 	// Guarded by budget.mu.
 	held     int64
+	beyond   int64     // of that, what exceeds the budget
 	decoding int       // pictures
 	lastTime time.Time // when it last took memory
 	lastByte time.Time // when its client last brought something
@@ -124,7 +125,11 @@ func (b *budget) admit() {
 		if mayExceed := b.shares[0] == s && s.decoding == 0; used && !mayExceed {
 			return false
 		}
-		b.free -= w.n
+		if used {
+			s.beyond += w.n // and not of the budget, whose rest is kept for short bodies
+		} else {
+			b.free -= w.n
+		}
 		s.held += w.n
 		s.lastTime = now
 		close(w.turn)
@@ -137,8 +142,7 @@ func (s *share) shrink(n int64) {
 	b := s.budget
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.free += n
-	s.held -= n
+	s.giveBack(n)
 	b.admit()
 }
 
@@ -147,10 +151,17 @@ func (s *share) close() {
 	b := s.budget
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.free += s.held
-	s.held = 0
+	s.giveBack(s.held)
 	b.shares = slices.DeleteFunc(b.shares, func(other *share) bool { return other == s })
 	b.admit()
+}
+
+// giveBack returns n bytes, first those that exceed the budget; b.mu is held.
+func (s *share) giveBack(n int64) {
+	beyond := min(n, s.beyond)
+	s.beyond -= beyond
+	s.held -= n
+	s.budget.free += n - beyond
 }
 
 // decodes counts the pictures of the request that are being decoded.

@@ -386,7 +386,7 @@ func TestIntakeStaysWithinItsBudget(t *testing.T) {
 				r := readerFunc(func(p []byte) (int, error) {
 					time.Sleep(time.Duration(i+1) * time.Millisecond)
 					b.mu.Lock()
-					most = max(most, budget-b.free)
+					most = max(most, b.held())
 					b.mu.Unlock()
 					return len(p[:min(len(p), chunk)]), nil
 				})
