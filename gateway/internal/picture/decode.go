@@ -106,15 +106,16 @@ func (d *Decoder) Decode(ctx context.Context, r io.ReadSeeker) (*Reference, erro
 		defer debug.FreeOSMemory()
 	}
 	square := newSquarer(config.Width, config.Height, orientation(format, file.rewound()), d.size)
+	colours, warning := toSRGB(format, config, file.rewound())
 	rgb := make([]uint8, 3*config.Width)
 	err = format.rows(file.rewound(), func(m image.Image) error {
-		square.addImage(m, rgb)
+		square.addImage(m, rgb, colours)
 		return nil
 	})
 	if err != nil {
 		return nil, decodeError(ctx, format, err)
 	}
-	return &Reference{size: d.size, pix: square.finish()}, nil
+	return &Reference{size: d.size, pix: square.finish(), warning: warning}, nil
 }
 
 // contextReader ends with the cause of its context.

@@ -10,9 +10,14 @@ var (
 // Reference is a subject's picture at object resolution: a square of 8-bit RGB,
 // padded with black. It is immutable.
 type Reference struct {
-	size int
-	pix  []uint8 // RGB, rows from the top
+	size    int
+	pix     []uint8 // RGB, rows from the top
+	warning string
 }
+
+// Warning says what its sender should know of how the picture was read, a
+// clause for after "image[0]: "; "" for nothing.
+func (r *Reference) Warning() string { return r.warning }
 
 // Size is the object resolution, in pixels a side.
 func (r *Reference) Size() int { return r.size }

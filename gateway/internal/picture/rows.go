@@ -3,27 +3,67 @@ package picture
 import (
 	"image"
 	"image/color"
+
+	"github.com/facediffuser/facediffuser/gateway/internal/picture/internal/icc"
 )
 
-// addImage hands the rows of m to s. m may be one band of the picture or, as in
-// a GIF, a part of its canvas; what it does not cover stays black, the colour
-// that transparency is composited over.
-func (s *squarer) addImage(m image.Image, rgb []uint8) {
+// addImage hands the rows of m to s, with colours converted unless that is nil.
+// m may be one band of the picture or, as in a GIF, a part of its canvas; what
+// it does not cover stays black, the colour that transparency is composited
+// over.
+func (s *squarer) addImage(m image.Image, rgb []uint8, colours *icc.Transform) {
 	bounds := m.Bounds().Intersect(image.Rect(0, 0, s.width, s.height))
 	if bounds.Empty() {
 		return
 	}
-	row := rowReader(m)
+	row, composite := rowReader(m), compositor(m)
 	for y := bounds.Min.Y; y < bounds.Max.Y; y++ {
 		clear(rgb)
-		row(rgb[3*bounds.Min.X:3*bounds.Max.X], bounds.Min.X, y)
+		pixels := rgb[3*bounds.Min.X : 3*bounds.Max.X]
+		row(pixels, bounds.Min.X, y)
+		if colours != nil {
+			colours.Convert(pixels)
+		}
+		if composite != nil {
+			composite(pixels, bounds.Min.X, y)
+		}
 		s.addRow(y, rgb)
 	}
 }
 
+// compositor returns a function that composites pixels, read from (x, y)
+// rightwards, over black as Pillow's paste does; nil where m has no alpha, or
+// none that rowReader leaves. Profiles apply to colours before that.
+func compositor(m image.Image) func(dst []uint8, x, y int) {
+	var alpha func(x, y int) uint8
+	switch m := m.(type) {
+	case *vp8:
+		if m.A == nil {
+			return nil
+		}
+		alpha = func(x, y int) uint8 { return m.A[m.AOffset(x, y)] }
+	case *image.NRGBA:
+		alpha = func(x, y int) uint8 { return m.Pix[m.PixOffset(x, y)+3] }
+	case *image.NRGBA64:
+		alpha = func(x, y int) uint8 { return m.Pix[m.PixOffset(x, y)+6] }
+	case *image.Paletted:
+		palette := paletteOf(m)
+		alpha = func(x, y int) uint8 { return palette[m.Pix[m.PixOffset(x, y)]].A }
+	default:
+		return nil
+	}
+	return func(dst []uint8, x, y int) {
+		for ; len(dst) > 0; dst, x = dst[3:], x+1 {
+			if a := alpha(x, y); a != 255 {
+				dst[0], dst[1], dst[2] = scale255(dst[0], a), scale255(dst[1], a), scale255(dst[2], a)
+			}
+		}
+	}
+}
+
 // rowReader returns a function that writes the pixels of m from (x, y)
-// rightwards as RGB over black: 16-bit samples lose their low byte, alpha
-// composites as Pillow's paste does, CMYK converts as Pillow's does.
+// rightwards as RGB: 16-bit samples lose their low byte, CMYK converts as
+// Pillow's does, alpha waits for compositor.
 func rowReader(m image.Image) func(dst []uint8, x, y int) {
 	switch m := m.(type) {
 	case *image.YCbCr:
@@ -41,10 +81,6 @@ func rowReader(m image.Image) func(dst []uint8, x, y int) {
 			cb, cr := m.Cb[chroma:], m.Cr[chroma:]
 			for ; len(dst) > 0; dst, x = dst[3:], x+1 {
 				dst[0], dst[1], dst[2] = vp8RGB(luma[x], cb[x/2], cr[x/2])
-				if m.A != nil {
-					a := m.A[m.AOffset(x, y)]
-					dst[0], dst[1], dst[2] = scale255(dst[0], a), scale255(dst[1], a), scale255(dst[2], a)
-				}
 			}
 		}
 	case *image.RGBA: // premultiplied, which is composited over black
@@ -56,8 +92,7 @@ func rowReader(m image.Image) func(dst []uint8, x, y int) {
 	case *image.NRGBA:
 		return func(dst []uint8, x, y int) {
 			for src := m.Pix[m.PixOffset(x, y):]; len(dst) > 0; dst, src = dst[3:], src[4:] {
-				a := src[3]
-				dst[0], dst[1], dst[2] = scale255(src[0], a), scale255(src[1], a), scale255(src[2], a)
+				dst[0], dst[1], dst[2] = src[0], src[1], src[2]
 			}
 		}
 	case *image.RGBA64: // big endian; made of opaque 16-bit RGB only
@@ -69,8 +104,7 @@ func rowReader(m image.Image) func(dst []uint8, x, y int) {
 	case *image.NRGBA64:
 		return func(dst []uint8, x, y int) {
 			for src := m.Pix[m.PixOffset(x, y):]; len(dst) > 0; dst, src = dst[3:], src[8:] {
-				a := src[6]
-				dst[0], dst[1], dst[2] = scale255(src[0], a), scale255(src[2], a), scale255(src[4], a)
+				dst[0], dst[1], dst[2] = src[0], src[2], src[4]
 			}
 		}
 	case *image.Gray:
@@ -86,7 +120,13 @@ func rowReader(m image.Image) func(dst []uint8, x, y int) {
 			}
 		}
 	case *image.Paletted:
-		return palettedRows(m)
+		palette := paletteOf(m)
+		return func(dst []uint8, x, y int) {
+			for src := m.Pix[m.PixOffset(x, y):]; len(dst) > 0; dst, src = dst[3:], src[1:] {
+				c := &palette[src[0]]
+				dst[0], dst[1], dst[2] = c.R, c.G, c.B
+			}
+		}
 	case *image.CMYK:
 		return func(dst []uint8, x, y int) {
 			for src := m.Pix[m.PixOffset(x, y):]; len(dst) > 0; dst, src = dst[3:], src[4:] {
@@ -118,21 +158,18 @@ func chromaShift(ratio image.YCbCrSubsampleRatio) int {
 	return 0
 }
 
-func palettedRows(m *image.Paletted) func(dst []uint8, x, y int) {
-	var palette [256][3]uint8 // an index beyond the file's palette is black
+// paletteOf is m's palette; an index beyond it is transparent, so black.
+func paletteOf(m *image.Paletted) *[256]color.NRGBA {
+	var palette [256]color.NRGBA
 	for i, entry := range m.Palette[:min(len(m.Palette), 256)] {
 		c, ok := entry.(color.NRGBA) // image/png's
 		if !ok {                     // image/gif's: opaque or black
 			r, g, b, _ := entry.RGBA()
 			c = color.NRGBA{R: uint8(r >> 8), G: uint8(g >> 8), B: uint8(b >> 8), A: 255}
 		}
-		palette[i] = [3]uint8{scale255(c.R, c.A), scale255(c.G, c.A), scale255(c.B, c.A)}
+		palette[i] = c
 	}
-	return func(dst []uint8, x, y int) {
-		for src := m.Pix[m.PixOffset(x, y):]; len(dst) > 0; dst, src = dst[3:], src[1:] {
-			copy(dst[:3], palette[src[0]][:])
-		}
-	}
+	return &palette
 }
 
 // vp8 is a lossy WebP. Its samples have BT.601's video range (black 16, white
