@@ -7,12 +7,12 @@ import transformers
 from transformers import CLIPTokenizerFast
 
 from toolkit.export.description import weights_sha256
-from toolkit.goldens import fusion, picture, pipeline, sampler, tokenizer
+from toolkit.goldens import colour, fusion, picture, pipeline, sampler, tokenizer
 from toolkit.goldens.files import write_lines, write_tensors
 from toolkit.reference.networks import OnnxNetworks
 from toolkit.reference.pipeline import Pipeline
 
-GROUPS = ("sampler", "fusion", "tokenizer", "picture", "pipeline")
+GROUPS = ("sampler", "fusion", "tokenizer", "picture", "colour", "pipeline")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +34,8 @@ def run(args: argparse.Namespace) -> None:
         tokenizer.write(internal / "tokenizer" / "testdata", words, write_lines)
     if "picture" in groups:
         picture.write(internal / "picture" / "testdata", write_tensors)
+    if "colour" in groups:
+        colour.write(internal / "picture" / "testdata" / "colour")
     if "pipeline" in groups:
         reference = Pipeline(args.family, OnnxNetworks(args.family / "models", threads=1))
         if reference.family["weights_sha256"] != weights_sha256(args.family / "models"):

@@ -11,7 +11,7 @@ import io
 import numpy as np
 import torch
 from diffusers.image_processor import VaeImageProcessor
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,17 +23,31 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 def object_pixels(encoded: bytes, resolution: int) -> Image.Image:
     """RGB square of the family's object resolution.
 
-    EXIF orientation; first frame; 16 bits lose their low byte; transparency over black, the
-    padding's colour; padded to a square in the middle, an odd pixel more at the right or the
-    bottom (the released code drops it and so stretches the picture by a pixel); bilinear
-    antialiased resize in 8-bit arithmetic. Colour profiles are ignored.
+    EXIF orientation; first frame; 16 bits lose their low byte; converted to sRGB by the embedded
+    profile; transparency over black, the padding's colour; padded to a square in the middle, an
+    odd pixel more at the right or the bottom (the released code drops it and so stretches the
+    picture by a pixel); bilinear antialiased resize in 8-bit arithmetic.
     """
     image = Image.open(io.BytesIO(encoded))
-    image = _rgb(ImageOps.exif_transpose(image))
+    image = _rgb(_srgb(ImageOps.exif_transpose(image)))
     side = max(image.size)
     square = Image.new("RGB", (side, side))
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return square.resize((resolution, resolution), Image.Resampling.BILINEAR)
+
+
+def _srgb(image: Image.Image) -> Image.Image:
+    embedded = image.info.get("icc_profile")
+    if not embedded:
+        return image
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(embedded))
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    grey = profile.profile.xcolor_space.strip() == "GRAY"
+    colours = image.convert("L" if grey else "RGB")
+    colours = ImageCms.profileToProfile(colours, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    if alpha is not None:
+        colours.putalpha(alpha)
+    return colours
 
 
 def _rgb(image: Image.Image) -> Image.Image:

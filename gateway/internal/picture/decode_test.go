@@ -188,7 +188,7 @@ func TestOrientationIsTurningThePixels(t *testing.T) {
 
 func square(m image.Image, orientation, size int) []uint8 {
 	s := newSquarer(m.Bounds().Dx(), m.Bounds().Dy(), orientation, size)
-	s.addImage(m, make([]uint8, 3*m.Bounds().Dx()))
+	s.addImage(m, make([]uint8, 3*m.Bounds().Dx()), nil)
 	return s.finish()
 }
 

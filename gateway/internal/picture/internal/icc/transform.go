@@ -195,13 +195,13 @@ func (t *Transform) isIdentity() bool {
 var encodeSRGB = sync.OnceValue(func() []uint8 {
 	table := make([]uint8, 1<<curveBits+1)
 	for i := range table {
-		x := float64(i) / (1 << curveBits)
+		x := (float64(i) + 0.25) / (1 << curveBits) // the mean of the two values that lead here
 		if x <= 0.0031308 {
 			x *= 12.92
 		} else {
 			x = 1.055*math.Pow(x, 1/2.4) - 0.055
 		}
-		table[i] = uint8(math.Round(255 * x))
+		table[i] = uint8(math.Round(255 * min(x, 1)))
 	}
 	return table
 })
