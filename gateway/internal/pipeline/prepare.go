@@ -130,6 +130,12 @@ func (p *Pipeline) Prepare(ctx context.Context, params Params, subjects []*pictu
 	if err := p.preparePlan(r, params); err != nil {
 		return nil, err
 	}
+	for i, subject := range subjects {
+		if w := subject.Warning(); w != "" {
+			param := fmt.Sprintf("image[%d]", i)
+			r.Warnings = append(r.Warnings, Warning{param, param + ": " + w})
+		}
+	}
 	return r, nil
 }
 

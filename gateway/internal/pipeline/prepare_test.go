@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"math"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -54,7 +56,7 @@ var miniDimensions = Dimensions{
 
 func ptr[T any](v T) *T { return &v }
 
-func subjects(n int) []*picture.Reference { return make([]*picture.Reference, n) }
+func subjects(n int) []*picture.Reference { return slices.Repeat([]*picture.Reference{{}}, n) }
 
 func TestPrepareRefuses(t *testing.T) {
 	p := newPipeline(t, unreachable{}, 0)
@@ -213,6 +215,29 @@ func TestPrepareWarnsOfACut(t *testing.T) {
 	}
 	if len(r.Warnings) != 2 || r.Warnings[0].Param != "prompt" || !strings.Contains(r.Warnings[0].Message, "zebra") || r.Warnings[1].Param != "negative_prompt" {
 		t.Errorf("warnings %+v, want one on prompt and one on negative_prompt that show what was cut", r.Warnings)
+	}
+}
+
+func TestPrepareWarnsOfAColourProfile(t *testing.T) {
+	decoder := picture.NewDecoder(picture.Limits{}, 64)
+	var references []*picture.Reference
+	for _, name := range []string{"p3.png", "lut.png"} { // applied, not applied
+		file, err := os.Open("../picture/testdata/colour/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reference, err := decoder.Decode(t.Context(), file)
+		if err := errors.Join(err, file.Close()); err != nil {
+			t.Fatal(err)
+		}
+		references = append(references, reference)
+	}
+	r, err := newPipeline(t, unreachable{}, 0).Prepare(t.Context(), Params{Prompt: "a woman and a man at the beach"}, references)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Warnings) != 1 || r.Warnings[0].Param != "image[1]" || !strings.Contains(r.Warnings[0].Message, "LUT profile") {
+		t.Errorf("warnings %+v, want one on image[1] that names the kind of profile", r.Warnings)
 	}
 }
 

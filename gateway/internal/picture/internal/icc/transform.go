@@ -13,7 +13,7 @@ import (
 // additions and three more loads for sRGB's own curve.
 type Transform struct {
 	linear [3][256]uint64
-	curve  []uint8
+	curve  *[1<<curveBits + 1]uint8
 }
 
 const (
@@ -158,17 +158,18 @@ func blackLuminance(curves [3]curve, toXYZ [3][3]float64) float64 {
 
 // Convert converts RGB pixels in place.
 func (t *Transform) Convert(rgb []uint8) {
+	red, green, blue, curve := &t.linear[0], &t.linear[1], &t.linear[2], t.curve
 	for ; len(rgb) >= 3; rgb = rgb[3:] {
-		sum := t.linear[0][rgb[0]] + t.linear[1][rgb[1]] + t.linear[2][rgb[2]]
-		rgb[0] = t.encode(sum >> (2 * fieldBits))
-		rgb[1] = t.encode(sum >> fieldBits)
-		rgb[2] = t.encode(sum)
+		sum := red[rgb[0]] + green[rgb[1]] + blue[rgb[2]]
+		rgb[0] = curve[lightIn(sum>>(2*fieldBits))]
+		rgb[1] = curve[lightIn(sum>>fieldBits)]
+		rgb[2] = curve[lightIn(sum)]
 	}
 }
 
-func (t *Transform) encode(field uint64) uint8 {
-	v := int(field&fieldMask) - bias
-	return t.curve[max(0, min(v, 1<<unitBits))>>(unitBits-curveBits)]
+// lightIn is the index into the curve of a field's linear light.
+func lightIn(field uint64) int {
+	return max(0, min(int(field&fieldMask)-bias, 1<<unitBits)) >> (unitBits - curveBits)
 }
 
 // isIdentity says whether no pixel of a grid changes by more than one.
@@ -192,8 +193,8 @@ func (t *Transform) isIdentity() bool {
 }
 
 // encodeSRGB is sRGB's curve from linear light to 8 bits (IEC 61966-2-1).
-var encodeSRGB = sync.OnceValue(func() []uint8 {
-	table := make([]uint8, 1<<curveBits+1)
+var encodeSRGB = sync.OnceValue(func() *[1<<curveBits + 1]uint8 {
+	var table [1<<curveBits + 1]uint8
 	for i := range table {
 		x := (float64(i) + 0.25) / (1 << curveBits) // the mean of the two values that lead here
 		if x <= 0.0031308 {
@@ -203,7 +204,7 @@ var encodeSRGB = sync.OnceValue(func() []uint8 {
 		}
 		table[i] = uint8(math.Round(255 * min(x, 1)))
 	}
-	return table
+	return &table
 })
 
 func decodeSRGB(x float64) float64 {
