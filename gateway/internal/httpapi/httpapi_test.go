@@ -249,7 +249,7 @@ func TestBadForms(t *testing.T) {
 		{[]part{alice, alice, alice, alice, alice, prompt}, 400, "image[4]", "too_many_images", "at most 4"},
 		{[]part{{"image", "not an image", "a.png"}, prompt}, 400, "image[0]", "not_an_image", "not an image"},
 		{[]part{{"image", alice.content[:80], "a.png"}, prompt}, 400, "image[0]", "corrupt_image", "the PNG is"},
-		{[]part{{"image", "\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "a.heic"}, prompt}, 400, "image[0]", "unsupported_format", "convert it to JPEG"},
+		{[]part{{"image", "\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "a.heic"}, prompt}, 400, "image[0]", "unsupported_format", "Options > Most Compatible"},
 		{[]part{{"image", alice.content + strings.Repeat("x", 1<<20), "a.png"}, prompt}, 413, "image[0]", "image_too_large", "MiB"},
 		{[]part{{"image", "https://example.org/a.png", ""}, prompt}, 400, "image", "invalid_value", "must be a file"},
 		{[]part{alice, {"prompt", "a man", "prompt.txt"}}, 400, "prompt", "invalid_value", "must be text, not a file"},

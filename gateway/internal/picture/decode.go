@@ -2,7 +2,9 @@ package picture
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"image"
@@ -236,34 +238,57 @@ func sniff(head []byte) (*format, error) {
 		return formatGIF, nil
 	}
 	if name := otherFormat(head); name != "" {
-		return nil, errorf(KindUnsupportedFormat, "%s is not supported; convert it to JPEG, PNG or WebP", name)
+		return nil, errorf(KindUnsupportedFormat, "%s is not supported; %s", name, cmp.Or(remedies[name], "convert it to JPEG, PNG or WebP"))
 	}
 	return nil, errorf(KindNotAnImage, "the file is not an image; send PNG, JPEG, WebP or GIF")
 }
+
+// The formats that phones store and that are not decoded here (docs/adr/0019).
+const (
+	nameHEIC  = "HEIC"
+	nameHEIF  = "HEIF"
+	nameAVIF  = "AVIF"
+	nameTIFF  = "TIFF"
+	nameVideo = "video"
+)
+
+// remedies say how to come by a format that is, where "convert it" is not enough.
+var remedies = map[string]string{
+	nameHEIC:  toJPEG,
+	nameHEIF:  toJPEG,
+	nameAVIF:  "open it in an image viewer or editor and export it as JPEG or PNG; on a phone, take a screenshot of it",
+	nameTIFF:  "export it as JPEG or PNG; of a raw photo (DNG, ProRAW), send the JPEG that the phone's photo app makes when it shares it",
+	nameVideo: "send a still picture: of a Live Photo or a motion photo, the photo without its video",
+}
+
+const toJPEG = "send a JPEG. On an iPhone, share the photo with Options > Most Compatible, " +
+	"or set Settings > Camera > Formats to Most Compatible for the next one; on a Samsung or another Android phone, " +
+	"switch off high efficiency pictures (HEIF) in the camera's settings, or edit the photo and save a copy as JPEG"
 
 func otherFormat(head []byte) string {
 	has := func(prefix string) bool { return bytes.HasPrefix(head, []byte(prefix)) }
 	// ISO base media files name their brand, and those they are compatible with,
 	// in the first box: its size, "ftyp", major brand, version, brands.
 	if len(head) >= 12 && string(head[4:8]) == "ftyp" {
-		brands := slices.Collect(slices.Chunk(head[8:], 4))
+		size := min(max(12, uint64(binary.BigEndian.Uint32(head))), uint64(len(head)))
+		brands := slices.Collect(slices.Chunk(head[8:size], 4))
 		for _, brand := range brands {
 			switch string(brand) {
 			case "avif", "avis":
-				return "AVIF"
+				return nameAVIF
 			case "heic", "heix", "heim", "heis", "hevc", "hevx", "hevm", "hevs":
-				return "HEIC (the iPhone's photo format)"
+				return nameHEIC
 			}
 		}
 		if slices.ContainsFunc(brands, func(b []byte) bool { return string(b) == "mif1" || string(b) == "msf1" }) {
-			return "HEIF"
+			return nameHEIF
 		}
-		return "video"
+		return nameVideo
 	}
 	text := strings.ToLower(string(bytes.TrimLeft(bytes.TrimPrefix(head, []byte("\xef\xbb\xbf")), " \t\r\n")))
 	switch {
 	case has("II*\x00"), has("MM\x00*"), has("II+\x00"), has("MM\x00+"):
-		return "TIFF"
+		return nameTIFF
 	case has("%PDF-"):
 		return "PDF"
 	case has("BM"):
