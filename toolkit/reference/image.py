@@ -37,16 +37,20 @@ def object_pixels(encoded: bytes, resolution: int) -> Image.Image:
 
 
 def _srgb(image: Image.Image) -> Image.Image:
-    embedded = image.info.get("icc_profile")
-    if not embedded:
+    """By the embedded profile, unless it is damaged, a table, or for another kind of picture."""
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info.get("icc_profile", b"")))
+        space = profile.profile.xcolor_space.strip()
+        grey = space == "GRAY" and image.mode.startswith(("1", "L", "I"))
+        table, _, _ = profile.profile.clut[ImageCms.Intent.PERCEPTUAL]
+        if table or not profile.profile.is_matrix_shaper or not (grey or space == "RGB" and image.mode != "CMYK"):
+            return image
+        colours = image.convert("L" if grey else "RGB")
+        colours = ImageCms.profileToProfile(colours, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (OSError, ImageCms.PyCMSError):
         return image
-    profile = ImageCms.ImageCmsProfile(io.BytesIO(embedded))
-    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
-    grey = profile.profile.xcolor_space.strip() == "GRAY"
-    colours = image.convert("L" if grey else "RGB")
-    colours = ImageCms.profileToProfile(colours, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    if alpha is not None:
-        colours.putalpha(alpha)
+    if image.has_transparency_data:
+        colours.putalpha(image.convert("RGBA").getchannel("A"))
     return colours
 
 

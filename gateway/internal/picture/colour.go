@@ -193,7 +193,8 @@ func (c *colours) readPNG(r io.Reader) {
 	}
 }
 
-// inflateProfile reads an iCCP chunk: name, method, zlib stream.
+// inflateProfile reads an iCCP chunk: name, method, zlib stream. Of a stream
+// that is cut off it takes what is there, as Pillow does.
 func inflateProfile(chunk []byte) ([]byte, error) {
 	_, rest, _ := bytes.Cut(chunk, []byte{0})
 	if len(rest) == 0 || rest[0] != 0 {
@@ -203,7 +204,11 @@ func inflateProfile(chunk []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return io.ReadAll(io.LimitReader(z, maxProfile))
+	profile, err := io.ReadAll(io.LimitReader(z, maxProfile))
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = nil
+	}
+	return profile, err
 }
 
 func (c *colours) readWebP(r io.Reader) {
