@@ -123,13 +123,19 @@ func points(data []byte) curve {
 		gamma := float64(binary.BigEndian.Uint16(data)) / 256
 		return func(x float64) float64 { return math.Pow(x, gamma) }
 	}
-	at := func(i int) float64 { return float64(binary.BigEndian.Uint16(data[2*i:])) / math.MaxUint16 }
-	last := int(n) - 1
-	return func(x float64) float64 {
-		x *= float64(last)
-		i := min(int(x), last-1)
-		return at(i) + (x-float64(i))*(at(i+1)-at(i))
+	table := make([]float64, n)
+	for i := range table {
+		table[i] = float64(binary.BigEndian.Uint16(data[2*i:])) / math.MaxUint16
 	}
+	return func(x float64) float64 { return interpolate(table, x) }
+}
+
+// interpolate draws straight lines through a table for x in [0, 1].
+func interpolate(table []float64, x float64) float64 {
+	last := len(table) - 1
+	x *= float64(last)
+	i := min(int(x), last-1)
+	return table[i] + (x-float64(i))*(table[i+1]-table[i])
 }
 
 // parametric reads function types 0 to 4: (a·x + b)^g + e from d on, c·x + f

@@ -101,7 +101,22 @@ func newGray(p profile) (*Transform, error) {
 		gray = func(x float64) float64 { return luminance(lightness(x)) }
 	}
 	none := func(float64) float64 { return 0 }
-	return newTransform([3]curve{gray, none, none}, [3][3]float64{{d50[0]}, {d50[1]}, {d50[2]}}), nil
+	return newTransform([3]curve{throughGrid(gray), none, none}, [3][3]float64{{d50[0]}, {d50[1]}, {d50[2]}}), nil
+}
+
+// throughGrid is what Little CMS makes of a grey curve: sRGB at gridPoints
+// values of a pixel, white at the last of them, and straight lines between. In
+// dark greys that differs from the curve by up to 12/255.
+func throughGrid(gray curve) curve {
+	const gridPoints = 33
+	var nodes [gridPoints]float64
+	black := blackLuminance([3]curve{gray, gray, gray}, [3][3]float64{1: {1}})
+	for i := range nodes {
+		y := (gray(float64(i)/(gridPoints-1)) - black) / (1 - black)
+		nodes[i] = sRGB(max(0, min(y, 1)))
+	}
+	nodes[gridPoints-1] = 1
+	return func(x float64) float64 { return decodeSRGB(interpolate(nodes[:], x)) }
 }
 
 // newTransform makes the transform from pixels whose curves lead to linear
@@ -192,20 +207,23 @@ func (t *Transform) isIdentity() bool {
 	return true
 }
 
-// encodeSRGB is sRGB's curve from linear light to 8 bits (IEC 61966-2-1).
+// encodeSRGB is sRGB's curve from linear light to 8 bits.
 var encodeSRGB = sync.OnceValue(func() *[1<<curveBits + 1]uint8 {
 	var table [1<<curveBits + 1]uint8
 	for i := range table {
 		x := (float64(i) + 0.25) / (1 << curveBits) // the mean of the two values that lead here
-		if x <= 0.0031308 {
-			x *= 12.92
-		} else {
-			x = 1.055*math.Pow(x, 1/2.4) - 0.055
-		}
-		table[i] = uint8(math.Round(255 * min(x, 1)))
+		table[i] = uint8(math.Round(255 * sRGB(min(x, 1))))
 	}
 	return &table
 })
+
+// sRGB is the curve of IEC 61966-2-1.
+func sRGB(x float64) float64 {
+	if x <= 0.0031308 {
+		return 12.92 * x
+	}
+	return 1.055*math.Pow(x, 1/2.4) - 0.055
+}
 
 func decodeSRGB(x float64) float64 {
 	if x <= 0.04045 {
