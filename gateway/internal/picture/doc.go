@@ -5,12 +5,12 @@
 //
 // [Decoder] turns untrusted bytes into a [Reference]: recognise the format by
 // its first bytes, compare the dimensions in the header with the limits, wait for
-// its turn, decode, apply the EXIF orientation, composite transparency
-// over black, pad to a centred square with black and resize to the object
-// resolution as Pillow does. There the pixels are rounded to 8 bits; from there
-// to the image encoder's size everything is floating point. ICC profiles are
-// ignored: the numbers in the file are taken as sRGB, as Pillow and torchvision
-// do by default.
+// its turn, decode, convert colours to sRGB by an embedded profile, apply the
+// EXIF orientation, composite transparency over black, pad to a centred square
+// with black and resize to the object resolution as Pillow does. There the
+// pixels are rounded to 8 bits; from there to the image encoder's size
+// everything is floating point. A profile that cannot be applied leaves a
+// warning ([Reference.Warning]), never an error.
 //
 // # Memory and time
 //
