@@ -43,14 +43,14 @@ func toSRGB(f *format, config image.Config, r io.Reader) (*icc.Transform, string
 	case formatWebP:
 		found.readWebP(r)
 	}
-	const asSRGB = "the picture was read as sRGB, so its colours may be off; convert it to sRGB before sending it"
+	const asSRGB = "The picture was read as sRGB, so its colours may be off; convert it to sRGB before sending it"
 	switch {
 	case found.damaged:
-		return nil, "its colour profile is damaged; " + asSRGB
+		return nil, "the colour profile was not applied: it is damaged. " + asSRGB
 	case found.profile != nil:
 		t, err := icc.New(found.profile, found.space)
 		if err != nil {
-			return nil, fmt.Sprintf("its colour profile %v, which is not applied; %s", err, asSRGB)
+			return nil, fmt.Sprintf("the colour profile was not applied: %v. %s", err, asSRGB)
 		}
 		return t, ""
 	case found.cicp != nil:
@@ -85,7 +85,7 @@ func fromCICP(cicp []byte, asSRGB string) (*icc.Transform, string) {
 			return icc.DisplayP3(), ""
 		}
 	}
-	return nil, fmt.Sprintf("its colours are those of the code points %d/%d (cICP), which are not converted; %s", primaries, transfer, asSRGB)
+	return nil, fmt.Sprintf("the colours were not converted: their code points (cICP) are %d/%d. %s", primaries, transfer, asSRGB)
 }
 
 // readJPEG joins the parts of a profile in the order of their numbers, as

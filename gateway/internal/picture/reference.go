@@ -15,8 +15,8 @@ type Reference struct {
 	warning string
 }
 
-// Warning says what its sender should know of how the picture was read, a
-// clause for after "image[0]: "; "" for nothing.
+// Warning says what its sender should know of how the picture was read, in
+// words that can follow "image[0]: "; "" for nothing.
 func (r *Reference) Warning() string { return r.warning }
 
 // Size is the object resolution, in pixels a side.

@@ -16,11 +16,11 @@ import (
 	"slices"
 )
 
-// Errors of [New]. They read on from "its colour profile …".
+// Errors of [New], sentences about a profile.
 var (
-	ErrLUT      = errors.New("converts by a table (a LUT profile)")
-	ErrMismatch = errors.New("is for another kind of picture")
-	ErrBroken   = errors.New("is damaged")
+	ErrLUT      = errors.New("it converts by a table (a LUT profile)")
+	ErrMismatch = errors.New("it is for another kind of picture")
+	ErrBroken   = errors.New("it is damaged")
 )
 
 const (
@@ -45,16 +45,16 @@ type profile []byte
 
 func parse(data []byte) (profile, error) {
 	if len(data) < headerSize+4 || string(data[36:40]) != "acsp" {
-		return nil, fmt.Errorf("%w: it has no header", ErrBroken)
+		return nil, fmt.Errorf("%w; it has no header", ErrBroken)
 	}
 	if n := binary.BigEndian.Uint32(data[headerSize:]); n > maxTags || int(n)*tagSize > len(data)-headerSize-4 {
-		return nil, fmt.Errorf("%w: it says that it has %d tags", ErrBroken, n)
+		return nil, fmt.Errorf("%w; it says that it has %d tags", ErrBroken, n)
 	}
 	switch p := profile(data); p.class() {
 	case "scnr", "mntr", "prtr", "spac":
 		return p, nil
 	default:
-		return nil, fmt.Errorf("%w: its class is %q", ErrMismatch, p.class())
+		return nil, fmt.Errorf("%w; its class is %q", ErrMismatch, p.class())
 	}
 }
 
@@ -85,7 +85,7 @@ func (p profile) usesTables() bool { return p.tag("A2B0") != nil || p.tag("D2B0"
 func (p profile) xyz(signature string) ([3]float64, error) {
 	data := p.tag(signature)
 	if len(data) < 20 || string(data[:4]) != "XYZ " {
-		return [3]float64{}, fmt.Errorf("%w: its %s is missing or unreadable", ErrBroken, signature)
+		return [3]float64{}, fmt.Errorf("%w; its %s is missing or unreadable", ErrBroken, signature)
 	}
 	return [3]float64{fixed(data[8:]), fixed(data[12:]), fixed(data[16:])}, nil
 }
@@ -108,7 +108,7 @@ func (p profile) curve(signature string) (curve, error) {
 			return c, nil
 		}
 	}
-	return nil, fmt.Errorf("%w: its %s is missing or unreadable", ErrBroken, signature)
+	return nil, fmt.Errorf("%w; its %s is missing or unreadable", ErrBroken, signature)
 }
 
 func points(data []byte) curve {

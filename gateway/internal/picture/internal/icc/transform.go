@@ -54,7 +54,7 @@ func New(data []byte, space Space) (*Transform, error) {
 	}
 	// Grey pixels have equal channels by now: a profile for RGB fits them too.
 	if p.space() != space && (p.space() != RGB || space != Gray) {
-		return nil, fmt.Errorf("%w: it converts from %q, the picture is %q", ErrMismatch, p.space(), space)
+		return nil, fmt.Errorf("%w; it converts from %q, the picture is %q", ErrMismatch, p.space(), space)
 	}
 	if p.usesTables() || space == CMYK {
 		return nil, ErrLUT
