@@ -14,7 +14,7 @@ from PIL import Image, ImageCms, features
 from toolkit.reference.image import object_pixels
 
 SIDE = 64  # of the pictures and the object resolution, so that nothing is resized
-EXAMPLES = Path("examples")
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 D50, D65 = (0.34567, 0.35850), (0.3127, 0.3290)
 # Primaries (red, green, blue) and white as their standards give them, in CIE xy.
@@ -85,7 +85,7 @@ def fixtures() -> dict[str, tuple[bytes, bytes | None]]:
     files |= {f"{name}.png": (encode(grey, "PNG", icc_profile=data), None) for name, data in greys.items()}
     adobe, dot = profiles["adobe"], greys["grey_gamma"]
     plain = encode(faces, "JPEG", **high)
-    palette = faces.quantize(60)
+    palette, deep = faces.quantize(60), Image.fromarray(np.asarray(grey).astype(np.uint16) * 256 + 99)
     files |= {
         "p3.jpg": (encode(faces, "JPEG", icc_profile=p3, **high), None),
         "prophoto.jpg": (encode(faces, "JPEG", icc_profile=profiles["prophoto"], **high), None),
@@ -99,6 +99,7 @@ def fixtures() -> dict[str, tuple[bytes, bytes | None]]:
         "adobe_lossy.webp": (encode(grey.convert("RGB"), "WEBP", quality=95, icc_profile=adobe), None),
         "p3_alpha.png": (encode(alpha, "PNG", icc_profile=p3), None),
         "grey_alpha.png": (encode(alpha.convert("LA"), "PNG", icc_profile=dot), None),
+        "grey16.png": (encode(deep, "PNG", icc_profile=dot), None),
         "p3_palette.png": (encode(palette, "PNG", icc_profile=p3), None),
         "p3_palette_alpha.png": (encode(palette, "PNG", icc_profile=p3, transparency=bytes(range(0, 240, 4))), None),
         "p3_cicp.png": (with_chunk(encode(faces, "PNG"), b"cICP", bytes([12, 13, 0, 1])), encode(faces, "PNG", icc_profile=p3)),

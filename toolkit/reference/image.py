@@ -29,11 +29,21 @@ def object_pixels(encoded: bytes, resolution: int) -> Image.Image:
     picture by a pixel); bilinear antialiased resize in 8-bit arithmetic.
     """
     image = Image.open(io.BytesIO(encoded))
-    image = _rgb(_srgb(ImageOps.exif_transpose(image)))
+    image = _rgb(_srgb(_eight_bits(ImageOps.exif_transpose(image))))
     side = max(image.size)
     square = Image.new("RGB", (side, side))
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return square.resize((resolution, resolution), Image.Resampling.BILINEAR)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Of 16-bit grey, which Pillow's own conversion clips."""
+    if not image.mode.startswith("I"):
+        return image
+    high = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    if "icc_profile" in image.info:
+        high.info["icc_profile"] = image.info["icc_profile"]
+    return high
 
 
 def _srgb(image: Image.Image) -> Image.Image:
@@ -41,7 +51,7 @@ def _srgb(image: Image.Image) -> Image.Image:
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info.get("icc_profile", b"")))
         space = profile.profile.xcolor_space.strip()
-        grey = space == "GRAY" and image.mode.startswith(("1", "L", "I"))
+        grey = space == "GRAY" and image.mode in ("1", "L", "LA")
         table, _, _ = profile.profile.clut[ImageCms.Intent.PERCEPTUAL]
         if table or not profile.profile.is_matrix_shaper or not (grey or space == "RGB" and image.mode != "CMYK"):
             return image
@@ -55,8 +65,6 @@ def _srgb(image: Image.Image) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion has clipped it
-        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         black = Image.new("RGB", image.size)

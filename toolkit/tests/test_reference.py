@@ -10,6 +10,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler,
 from PIL import Image
 
 from toolkit.export.description import DEFAULTS, PERSON_NOUNS, SCHEDULE_KEYS
+from toolkit.goldens import colour
 from toolkit.models import TINY, new_family, write_tokenizer
 from toolkit.models.family import new_scheduler
 from toolkit.reference.fusion import fuse, guide
@@ -340,6 +341,11 @@ def test_transparency_shows_the_paddings_black_and_16_bits_keep_the_high_byte():
     assert not np.array(object_pixels(encoded(clear), 8)).any()
     deep = Image.fromarray(np.full((8, 8), 0x80FF, np.uint16))
     assert (np.array(object_pixels(encoded(deep), 8)) == 0x80).all()
+
+
+def test_a_profile_that_cannot_be_applied_leaves_the_picture():
+    for name, (with_profile, without, _) in colour.not_applied().items():
+        assert np.array_equal(object_pixels(with_profile, 64), object_pixels(without, 64)), name
 
 
 def test_pixel_values_are_clips():

@@ -151,7 +151,7 @@ func jpegMarker(br *bufio.Reader) (byte, bool) {
 // readPNG reads iCCP or, where there is none, cICP, which must come before the
 // pixels. gAMA and cHRM are left alone, as Pillow does.
 func (c *colours) readPNG(r io.Reader) {
-	const greyAlpha, colourType = 4, 9
+	const colourType, alpha = 9, 4
 	br := bufio.NewReader(r)
 	_, _ = br.Discard(8) // signature
 	for {
@@ -181,8 +181,8 @@ func (c *colours) readPNG(r io.Reader) {
 		data, sum := data[:size], binary.BigEndian.Uint32(data[size:])
 		intact := crc32.Update(crc32.ChecksumIEEE(head[4:]), crc32.IEEETable, data) == sum
 		switch {
-		case kind == "IHDR" && size > colourType && data[colourType] == greyAlpha:
-			c.space = icc.Gray // image/png makes RGB of it
+		case kind == "IHDR" && size > colourType && data[colourType]&^alpha == 0:
+			c.space = icc.Gray // with alpha, image/png makes RGB of it
 		case kind == "iCCP":
 			var err error
 			c.profile, err = inflateProfile(data)

@@ -37,7 +37,7 @@ func TestColoursAsReference(t *testing.T) {
 			switch {
 			case (got.Warning() != "") != (fixture.Warning != "") || !strings.Contains(got.Warning(), fixture.Warning):
 				t.Errorf("warning %q, want %q", got.Warning(), fixture.Warning)
-			case fixture.Lossless && worst > 2:
+			case fixture.Lossless && worst > 1:
 				t.Errorf("differs by up to %d, mean %.3f", worst, mean)
 			case mean > 0.5:
 				t.Errorf("differs by %.3f in the mean, up to %d; decoders differ by less", mean, worst)
