@@ -91,6 +91,7 @@ def fixtures() -> dict[str, tuple[bytes, bytes | None]]:
         "prophoto.jpg": (encode(faces, "JPEG", icc_profile=profiles["prophoto"], **high), None),
         "adobe_progressive.jpg": (encode(faces, "JPEG", icc_profile=adobe, progressive=True, **high), None),
         "parts_out_of_order.jpg": (in_parts(plain, p3, 150), None),
+        "junk_between.jpg": (b"junk\xff\0\xff\xff\xe2".join(in_parts(plain, p3, 300).rsplit(b"\xff\xe2", 1)), None),
         "grey.jpg": (encode(grey, "JPEG", icc_profile=dot, **high), None),
         "grey_of_rgb.jpg": (encode(grey, "JPEG", icc_profile=adobe, **high), None),
         "p3.webp": (encode(faces, "WEBP", lossless=True, icc_profile=p3), None),
@@ -163,6 +164,7 @@ def not_applied() -> dict[str, tuple[bytes, bytes, str]]:
         "bad_zlib.png": (with_chunk(plain, b"iCCP", b"x\0\0" + compressed[:-1] + b"x"), plain, "damaged"),
         "hdr_cicp.png": (with_chunk(plain, b"cICP", bytes([9, 16, 0, 1])), plain, "9/16"),
         "lost_part.jpg": (in_parts(jpeg, p3, 150, lost=2), jpeg, "damaged"),
+        "part_twice.jpg": (in_parts(jpeg, p3, 9000)[: 18 + len(p3) + 2] + in_parts(jpeg, p3, 9000)[2:], jpeg, "damaged"),
         "cmyk.jpg": (in_parts(cmyk, cmyk_table, 60_000), cmyk, "table"),
         "rgb_in_cmyk.jpg": (in_parts(cmyk, p3, 60_000), cmyk, "another kind"),
     }

@@ -309,6 +309,11 @@ func (g *generation) warnings(details json.RawMessage) (warnings []string) {
 		return nil // an older gateway's; the picture is what counts
 	}
 	for _, w := range d.Warnings {
+		for i, name := range g.subjects { // the gateway knows them by their places
+			if place := fmt.Sprintf("image[%d]", i); w.Param == place {
+				w.Message = name + strings.TrimPrefix(w.Message, place)
+			}
+		}
 		warnings = append(warnings, w.Message)
 	}
 	if g.weights != "" && g.weights != d.Parameters.Weights {

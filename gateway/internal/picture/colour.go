@@ -22,6 +22,9 @@ import (
 // larger one the rest is not read.
 const maxProfile = 1 << 20
 
+// asSRGB ends a warning.
+const asSRGB = "The picture was read as sRGB, so its colours may be off; convert it to sRGB before sending it"
+
 // colours is what a file says of its colours.
 type colours struct {
 	profile []byte    // an ICC profile, nil for none
@@ -43,7 +46,6 @@ func toSRGB(f *format, config image.Config, r io.Reader) (*icc.Transform, string
 	case formatWebP:
 		found.readWebP(r)
 	}
-	const asSRGB = "The picture was read as sRGB, so its colours may be off; convert it to sRGB before sending it"
 	switch {
 	case found.damaged:
 		return nil, "the colour profile was not applied: it is damaged. " + asSRGB
@@ -54,7 +56,7 @@ func toSRGB(f *format, config image.Config, r io.Reader) (*icc.Transform, string
 		}
 		return t, ""
 	case found.cicp != nil:
-		return fromCICP(found.cicp, asSRGB)
+		return fromCICP(found.cicp)
 	}
 	return nil, ""
 }
@@ -71,7 +73,7 @@ func spaceOf(m color.Model) icc.Space {
 
 // fromCICP knows the two sets of code points that stills of 8 bits have:
 // primaries of BT.709 or Display P3, and a curve that is sRGB's or close to it.
-func fromCICP(cicp []byte, asSRGB string) (*icc.Transform, string) {
+func fromCICP(cicp []byte) (*icc.Transform, string) {
 	const (
 		bt709, unspecified, p3 = 1, 2, 12 // primaries
 		sRGB, bt601            = 13, 6    // curves; 1 and 2 as for primaries
@@ -88,8 +90,8 @@ func fromCICP(cicp []byte, asSRGB string) (*icc.Transform, string) {
 	return nil, fmt.Sprintf("the colours were not converted: their code points (cICP) are %d/%d. %s", primaries, transfer, asSRGB)
 }
 
-// readJPEG joins the parts of a profile in the order of their numbers, as
-// Pillow does (PIL/JpegImagePlugin.py: JpegImageFile.load_prepare's icclist).
+// readJPEG joins the parts of a profile in the order of their numbers and wants
+// all of them, as Pillow does (PIL/JpegImagePlugin.py: icclist).
 func (c *colours) readJPEG(r io.Reader) {
 	const (
 		app2, sos    = 0xe2, 0xda
@@ -131,21 +133,31 @@ func (c *colours) readJPEG(r io.Reader) {
 		}
 	}
 	slices.SortStableFunc(parts, func(a, b []byte) int { return int(a[0]) - int(b[0]) })
+	if len(parts) > 0 && int(parts[0][1]) != len(parts) {
+		c.damaged = true
+		return
+	}
 	for _, part := range parts {
 		c.profile = append(c.profile, part[numberAndAll:]...)
 	}
 }
 
-// jpegMarker reads the next marker, which fill bytes may precede.
+// jpegMarker reads up to the next marker. Decoders skip what is none.
 func jpegMarker(br *bufio.Reader) (byte, bool) {
-	b, err := br.ReadByte()
-	if err != nil || b != 0xff {
-		return 0, false
+	for {
+		if _, err := br.ReadSlice(0xff); err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			return 0, false
+		}
+		for b := byte(0xff); b != 0; {
+			var err error
+			if b, err = br.ReadByte(); err != nil {
+				return 0, false
+			}
+			if b != 0xff && b != 0 {
+				return b, true
+			}
+		}
 	}
-	for b == 0xff && err == nil {
-		b, err = br.ReadByte()
-	}
-	return b, err == nil
 }
 
 // readPNG reads iCCP or, where there is none, cICP, which must come before the

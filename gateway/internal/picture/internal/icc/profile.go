@@ -174,4 +174,4 @@ func parametric(data []byte) curve {
 }
 
 // fixed reads an s15Fixed16Number.
-func fixed(data []byte) float64 { return float64(int32(binary.BigEndian.Uint32(data))) / (1 << 16) } //nolint:gosec // two's complement is meant
+func fixed(data []byte) float64 { return float64(int32(binary.BigEndian.Uint32(data))) / (1 << 16) }
