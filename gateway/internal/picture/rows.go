@@ -35,26 +35,32 @@ func (s *squarer) addImage(m image.Image, rgb []uint8, colours *icc.Transform) {
 // rightwards, over black as Pillow's paste does; nil where m has no alpha, or
 // none that rowReader leaves. Profiles apply to colours before that.
 func compositor(m image.Image) func(dst []uint8, x, y int) {
-	var alpha func(x, y int) uint8
+	var (
+		alpha   []uint8
+		offset  func(x, y int) int
+		step    int
+		palette *[256]color.NRGBA
+	)
 	switch m := m.(type) {
 	case *vp8:
-		if m.A == nil {
-			return nil
-		}
-		alpha = func(x, y int) uint8 { return m.A[m.AOffset(x, y)] }
+		alpha, offset, step = m.A, m.AOffset, 1
 	case *image.NRGBA:
-		alpha = func(x, y int) uint8 { return m.Pix[m.PixOffset(x, y)+3] }
+		alpha, offset, step = m.Pix[3:], m.PixOffset, 4
 	case *image.NRGBA64:
-		alpha = func(x, y int) uint8 { return m.Pix[m.PixOffset(x, y)+6] }
+		alpha, offset, step = m.Pix[6:], m.PixOffset, 8
 	case *image.Paletted:
-		palette := paletteOf(m)
-		alpha = func(x, y int) uint8 { return palette[m.Pix[m.PixOffset(x, y)]].A }
-	default:
+		alpha, offset, step, palette = m.Pix, m.PixOffset, 1, paletteOf(m)
+	}
+	if alpha == nil {
 		return nil
 	}
 	return func(dst []uint8, x, y int) {
-		for ; len(dst) > 0; dst, x = dst[3:], x+1 {
-			if a := alpha(x, y); a != 255 {
+		for i := offset(x, y); len(dst) > 0; dst, i = dst[3:], i+step {
+			a := alpha[i]
+			if palette != nil {
+				a = palette[a].A
+			}
+			if a != 255 {
 				dst[0], dst[1], dst[2] = scale255(dst[0], a), scale255(dst[1], a), scale255(dst[2], a)
 			}
 		}
