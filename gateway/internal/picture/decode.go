@@ -249,6 +249,7 @@ const (
 	nameHEIF  = "HEIF"
 	nameAVIF  = "AVIF"
 	nameTIFF  = "TIFF"
+	nameRaw   = "a raw photo"
 	nameVideo = "video"
 )
 
@@ -258,6 +259,7 @@ var remedies = map[string]string{
 	nameHEIF:  toJPEG,
 	nameAVIF:  "open it in an image viewer or editor and export it as JPEG or PNG; on a phone, take a screenshot of it",
 	nameTIFF:  "export it as JPEG or PNG; of a raw photo (DNG, ProRAW), send the JPEG that the phone's photo app makes when it shares it",
+	nameRaw:   "export it as JPEG",
 	nameVideo: "send a still picture: of a Live Photo or a motion photo, the photo without its video",
 }
 
@@ -278,6 +280,8 @@ func otherFormat(head []byte) string {
 				return nameAVIF
 			case "heic", "heix", "heim", "heis", "hevc", "hevx", "hevm", "hevs":
 				return nameHEIC
+			case "crx ":
+				return nameRaw
 			}
 		}
 		if slices.ContainsFunc(brands, func(b []byte) bool { return string(b) == "mif1" || string(b) == "msf1" }) {

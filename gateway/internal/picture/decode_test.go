@@ -45,6 +45,7 @@ func TestOtherFormatsAreNamed(t *testing.T) {
 		{"bytes of a brand behind the list", "\x00\x00\x00\x14ftypmif1\x00\x00\x00\x00mif1heic", KindUnsupportedFormat, "HEIF is"},
 		{"video", "\x00\x00\x00\x14ftypisom\x00\x00\x00\x00mp41", KindUnsupportedFormat, "video is not supported; send a still picture"},
 		{"Live Photo", "\x00\x00\x00\x14ftypqt  \x00\x00\x00\x00qt  ", KindUnsupportedFormat, "the photo without its video"},
+		{"Canon's raw photo", "\x00\x00\x00\x18ftypcrx \x00\x00\x00\x01crx isom", KindUnsupportedFormat, "a raw photo is not supported; export it as JPEG"},
 		{"TIFF little endian", "II*\x00\x08\x00\x00\x00", KindUnsupportedFormat, "TIFF is not supported; export it as JPEG or PNG; of a raw photo (DNG"},
 		{"TIFF big endian", "MM\x00*\x00\x00\x00\x08", KindUnsupportedFormat, "TIFF"},
 		{"SVG", "<svg xmlns=\"http://www.w3.org/2000/svg\"/>", KindUnsupportedFormat, "SVG"},
