@@ -417,7 +417,7 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 func TestWaitingForMemoryEndsWithTheContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBudget(minChunk)
-		oldest := b.open(1<<20, func(time.Time) {})
+		oldest := b.open(1, func(time.Time) {})
 		if err := oldest.grow(t.Context(), minChunk); err != nil {
 			t.Fatal(err)
 		}
