@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"image"
 	"image/color"
 	"io"
 	"slices"
@@ -36,8 +35,8 @@ type colours struct {
 // toSRGB returns what converts rows of the picture in r to sRGB, nil for
 // nothing, and a warning for its sender, "" for none. A profile is never a
 // reason to refuse a picture.
-func toSRGB(f *format, config image.Config, r io.Reader) (*icc.Transform, string) {
-	found := colours{space: spaceOf(config.ColorModel)}
+func toSRGB(f *format, space icc.Space, r io.Reader) (*icc.Transform, string) {
+	found := colours{space: space}
 	switch f {
 	case formatJPEG:
 		found.readJPEG(r)
@@ -65,8 +64,6 @@ func spaceOf(m color.Model) icc.Space {
 	switch m {
 	case color.GrayModel, color.Gray16Model:
 		return icc.Gray
-	case color.CMYKModel:
-		return icc.CMYK
 	}
 	return icc.RGB
 }

@@ -6,11 +6,12 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"image"
-	"image/color"
 	"image/jpeg"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/facediffuser/facediffuser/gateway/internal/picture/internal/icc"
 )
 
 // The files in testdata/colour are the reference's (toolkit/goldens/colour.py):
@@ -54,7 +55,7 @@ func TestProfileWithWrongChecksum(t *testing.T) {
 	for name, offset := range map[string]int{"content": at + size - 20, "checksum": at + 4 + size} {
 		damaged := bytes.Clone(file)
 		damaged[offset] ^= 1
-		convert, warning := toSRGB(formatPNG, image.Config{ColorModel: color.RGBAModel}, bytes.NewReader(damaged))
+		convert, warning := toSRGB(formatPNG, icc.RGB, bytes.NewReader(damaged))
 		if convert != nil || !strings.Contains(warning, "damaged") {
 			t.Errorf("wrong %s: warning %q", name, warning)
 		}
@@ -83,11 +84,11 @@ func FuzzColours(f *testing.F) {
 		f.Add(readFile(f, "colour/"+name), uint8(0))
 	}
 	formats := []*format{formatPNG, formatJPEG, formatWebP}
-	models := []color.Model{color.RGBAModel, color.GrayModel, color.CMYKModel}
+	spaces := []icc.Space{icc.RGB, icc.Gray, icc.CMYK}
 	f.Fuzz(func(t *testing.T, file []byte, pick uint8) {
-		model := models[int(pick)%len(models)]
+		space := spaces[int(pick)%len(spaces)]
 		for _, format := range formats {
-			convert, warning := toSRGB(format, image.Config{ColorModel: model}, bytes.NewReader(file))
+			convert, warning := toSRGB(format, space, bytes.NewReader(file))
 			if convert != nil && warning != "" {
 				t.Errorf("converts and warns: %s", warning)
 			}

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/image/riff"
 	"golang.org/x/image/webp"
 
+	"github.com/facediffuser/facediffuser/gateway/internal/picture/internal/icc"
 	"github.com/facediffuser/facediffuser/gateway/internal/picture/internal/jpegrows"
 )
 
@@ -88,29 +89,28 @@ func (d *Decoder) Decode(ctx context.Context, r io.ReadSeeker) (*Reference, erro
 	if err != nil {
 		return nil, err
 	}
-	config, err := format.config(file.rewound())
+	header, err := format.header(file.rewound())
 	if errors.Is(err, png.UnsupportedError("dimension overflow")) {
 		return nil, d.tooManyPixels("larger than any memory")
 	}
 	if err != nil {
 		return nil, decodeError(ctx, format, err)
 	}
-	decoded, err := d.check(format, config)
-	if err != nil {
+	if err := d.check(format, header); err != nil {
 		return nil, err
 	}
-	leave, err := d.queue.enter(ctx, cost{memory: decoded, pixels: int64(config.Width) * int64(config.Height)})
+	leave, err := d.queue.enter(ctx, cost{memory: header.memory, pixels: int64(header.width) * int64(header.height)})
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	if decoded > releaseAbove {
+	if header.memory > releaseAbove {
 		defer debug.FreeOSMemory()
 	}
-	square := newSquarer(config.Width, config.Height, orientation(format, file.rewound()), d.size)
-	colours, warning := toSRGB(format, config, file.rewound())
-	rgb := make([]uint8, 3*config.Width)
-	err = format.rows(file.rewound(), func(m image.Image) error {
+	square := newSquarer(header.width, header.height, orientation(format, file.rewound()), d.size)
+	colours, warning := toSRGB(format, header.space, file.rewound())
+	rgb := make([]uint8, 3*header.width)
+	err = format.rows(ctx, file.rewound(), func(m image.Image) error {
 		square.addImage(m, rgb, colours)
 		return nil
 	})
@@ -156,27 +156,18 @@ type failed struct{ err error }
 func (f failed) Read([]byte) (int, error)       { return 0, f.err }
 func (f failed) Seek(int64, int) (int64, error) { return 0, f.err }
 
-// check holds the dimensions of a header against the limits and returns about
-// how many bytes the decoder will hold.
-func (d *Decoder) check(f *format, c image.Config) (int64, error) {
-	w, h := int64(c.Width), int64(c.Height)
-	if w <= 0 || h <= 0 {
-		return 0, errorf(KindCorrupt, "the %s says it is %d×%d pixels", f.name, w, h)
+// check compares a header with the limits.
+func (d *Decoder) check(f *format, h header) error {
+	if h.width <= 0 || h.height <= 0 {
+		return errorf(KindCorrupt, "the %s says it is %d×%d pixels", f.name, h.width, h.height)
 	}
-	if w*h > d.limits.MaxPixels || w > maxSide || h > maxSide {
-		return 0, d.tooManyPixels(fmt.Sprintf("%d×%d pixels", w, h))
+	if int64(h.width)*int64(h.height) > d.limits.MaxPixels || h.width > maxSide || h.height > maxSide {
+		return d.tooManyPixels(fmt.Sprintf("%d×%d pixels", h.width, h.height))
 	}
-	bytes := w * h * 4
-	switch c.ColorModel {
-	case color.RGBA64Model, color.NRGBA64Model:
-		bytes *= 2
-	case color.NYCbCrAModel: // samples, and transparency decoded as a picture of its own
-		bytes = w * h * 15 / 2
+	if h.memory > max(maxDecodedBytes, f.bytesPerPixel*d.limits.MaxPixels) {
+		return errorf(KindTooManyPixels, "the image is %d×%d pixels of a kind that takes too much memory to decode; save it as a JPEG or a PNG of 8 bits a channel, or smaller", h.width, h.height)
 	}
-	if bytes > max(maxDecodedBytes, 4*d.limits.MaxPixels) {
-		return 0, errorf(KindTooManyPixels, "the image is %d×%d pixels of a kind that takes too much memory to decode; save it as a JPEG or a PNG of 8 bits a channel, or smaller", w, h)
-	}
-	return bytes, nil
+	return nil
 }
 
 func (d *Decoder) tooManyPixels(what string) error {
@@ -184,23 +175,54 @@ func (d *Decoder) tooManyPixels(what string) error {
 		what, float64(d.limits.MaxPixels)/1e6, maxSide, d.size)
 }
 
+// header is what the beginning of a file says.
+type header struct {
+	width, height int
+	memory        int64     // about how many bytes the decoder will hold
+	space         icc.Space // what the samples are
+}
+
 // format is a file format that is decoded here.
 type format struct {
 	name   string
-	config func(io.Reader) (image.Config, error)
-	rows   func(r io.Reader, emit func(image.Image) error) error
+	header func(io.Reader) (header, error)
+	rows   func(ctx context.Context, r io.Reader, emit func(image.Image) error) error
 	meta   imagemeta.ImageFormat // where the EXIF orientation is read from
+	// bytesPerPixel times MaxPixels is the memory that one picture may take. A
+	// progressive JPEG without chroma subsampling takes 6 and a little.
+	bytesPerPixel int64
 }
 
 var (
-	formatPNG  = &format{"PNG", png.DecodeConfig, whole(png.Decode), imagemeta.PNG}
-	formatJPEG = &format{"JPEG", jpeg.DecodeConfig, jpegrows.Decode, imagemeta.JPEG}
-	formatWebP = &format{"WebP", webp.DecodeConfig, whole(decodeWebP), imagemeta.WebP}
-	formatGIF  = &format{"GIF", gif.DecodeConfig, whole(gif.Decode), 0} // first frame; has no EXIF
+	formatPNG  = &format{"PNG", wholeHeader(png.DecodeConfig), whole(png.Decode), imagemeta.PNG, 4}
+	formatJPEG = &format{"JPEG", jpegHeader, jpegrows.Decode, imagemeta.JPEG, 7}
+	formatWebP = &format{"WebP", wholeHeader(webp.DecodeConfig), whole(decodeWebP), imagemeta.WebP, 4}
+	formatGIF  = &format{"GIF", wholeHeader(gif.DecodeConfig), whole(gif.Decode), 0, 4} // first frame; has no EXIF
 )
 
-func whole(decode func(io.Reader) (image.Image, error)) func(io.Reader, func(image.Image) error) error {
-	return func(r io.Reader, emit func(image.Image) error) error {
+func jpegHeader(r io.Reader) (header, error) {
+	h, err := jpegrows.ReadHeader(r)
+	space := map[int]icc.Space{1: icc.Gray, 3: icc.RGB, 4: icc.CMYK}[h.Components]
+	return header{h.Width, h.Height, h.Memory, space}, err
+}
+
+// wholeHeader is for decoders that return a whole picture.
+func wholeHeader(decodeConfig func(io.Reader) (image.Config, error)) func(io.Reader) (header, error) {
+	return func(r io.Reader) (header, error) {
+		c, err := decodeConfig(r)
+		bytes := 4 * int64(c.Width) * int64(c.Height)
+		switch c.ColorModel {
+		case color.RGBA64Model, color.NRGBA64Model:
+			bytes *= 2
+		case color.NYCbCrAModel: // samples, and transparency decoded as a picture of its own
+			bytes = bytes / 8 * 15
+		}
+		return header{c.Width, c.Height, bytes, spaceOf(c.ColorModel)}, err
+	}
+}
+
+func whole(decode func(io.Reader) (image.Image, error)) func(context.Context, io.Reader, func(image.Image) error) error {
+	return func(_ context.Context, r io.Reader, emit func(image.Image) error) error {
 		m, err := decode(r)
 		if err != nil {
 			return err

@@ -38,6 +38,7 @@ func (d *decoder) fill() error {
 		return nil
 	}
 	if err == io.EOF {
+		d.ended = true
 		err = io.ErrUnexpectedEOF
 	}
 	return err

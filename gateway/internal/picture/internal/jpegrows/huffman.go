@@ -103,74 +103,86 @@ func (d *decoder) processDHT(n int) error {
 			return jpeg.FormatError("bad Tc value")
 		}
 		th := d.tmp[0] & 0x0f
-		// The baseline th <= 1 restriction is specified in table B.5.
-		if th > maxTh || (d.baseline && th > 1) {
+		// Table B.5 restricts baseline files to th <= 1; libjpeg does not.
+		if th > maxTh {
 			return jpeg.FormatError("bad Th value")
 		}
-		h := &d.huff[tc][th]
-
-		// Read nCodes and h.vals (and derive h.nCodes).
-		// nCodes[i] is the number of codes with code length i.
-		// h.nCodes is the total number of codes.
-		h.nCodes = 0
-		var nCodes [maxCodeLength]int32
-		for i := range nCodes {
-			nCodes[i] = int32(d.tmp[i+1])
-			h.nCodes += nCodes[i]
+		var counts [maxCodeLength]uint8
+		copy(counts[:], d.tmp[1:])
+		nCodes := 0
+		for _, count := range counts {
+			nCodes += int(count)
 		}
-		if h.nCodes == 0 {
-			return jpeg.FormatError("Huffman table has zero length")
-		}
-		if h.nCodes > maxNCodes {
+		if nCodes > maxNCodes {
 			return jpeg.FormatError("Huffman table has excessive length")
 		}
-		n -= int(h.nCodes) + 17
+		n -= nCodes + 17
 		if n < 0 {
 			return jpeg.FormatError("DHT has wrong length")
 		}
-		if err := d.readFull(h.vals[:h.nCodes]); err != nil {
+		var vals [maxNCodes]uint8
+		if err := d.readFull(vals[:nCodes]); err != nil {
 			return err
 		}
-
-		// Derive the look-up table.
-		clear(h.lut[:])
-		var x, code uint32
-		for i := range uint32(lutSize) {
-			code <<= 1
-			for range nCodes[i] {
-				// The codeLength is 1+i, so shift code by 8-(1+i) to
-				// calculate the high bits for every 8-bit sequence
-				// whose codeLength's high bits matches code.
-				// The high 8 bits of lutValue are the encoded value.
-				// The low 8 bits are 1 plus the codeLength.
-				base := uint8(code << (7 - i))
-				lutValue := uint16(h.vals[x])<<8 | uint16(2+i)
-				for k := range uint8(1 << (7 - i)) {
-					h.lut[base|k] = lutValue
-				}
-				code++
-				x++
-			}
-		}
-
-		// Derive minCodes, maxCodes, and valsIndices.
-		var c, index int32
-		for i, n := range nCodes {
-			if n == 0 {
-				h.minCodes[i] = -1
-				h.maxCodes[i] = -1
-				h.valsIndices[i] = -1
-			} else {
-				h.minCodes[i] = c
-				h.maxCodes[i] = c + n - 1
-				h.valsIndices[i] = index
-				c += n
-				index += n
-			}
-			c <<= 1
-		}
+		d.huff[tc][th].set(&counts, vals[:nCodes])
 	}
 	return nil
+}
+
+// defaultTables defines the tables of section K.3 where the file has none, as
+// the frames of Motion JPEG do not.
+func (d *decoder) defaultTables() {
+	for tc, tables := range typicalTables {
+		for th := range tables {
+			if h := &d.huff[tc][th]; h.nCodes == 0 {
+				h.set(&tables[th].counts, tables[th].vals)
+			}
+		}
+	}
+}
+
+// set derives the tables from the number of codes of each length and the
+// decoded values, sorted by their encoding.
+func (h *huffman) set(counts *[maxCodeLength]uint8, vals []uint8) {
+	h.nCodes = int32(copy(h.vals[:], vals))
+
+	// Derive the look-up table.
+	clear(h.lut[:])
+	var x, code uint32
+	for i := range uint32(lutSize) {
+		code <<= 1
+		for range counts[i] {
+			// The codeLength is 1+i, so shift code by 8-(1+i) to
+			// calculate the high bits for every 8-bit sequence
+			// whose codeLength's high bits matches code.
+			// The high 8 bits of lutValue are the encoded value.
+			// The low 8 bits are 1 plus the codeLength.
+			base := uint8(code << (7 - i))
+			lutValue := uint16(h.vals[x])<<8 | uint16(2+i)
+			for k := range uint8(1 << (7 - i)) {
+				h.lut[base|k] = lutValue
+			}
+			code++
+			x++
+		}
+	}
+
+	// Derive minCodes, maxCodes, and valsIndices.
+	var c, index int32
+	for i, count := range counts {
+		if n := int32(count); n == 0 {
+			h.minCodes[i] = -1
+			h.maxCodes[i] = -1
+			h.valsIndices[i] = -1
+		} else {
+			h.minCodes[i] = c
+			h.maxCodes[i] = c + n - 1
+			h.valsIndices[i] = index
+			c += n
+			index += n
+		}
+		c <<= 1
+	}
 }
 
 // decodeHuffman returns the next Huffman-coded value from the bit-stream,

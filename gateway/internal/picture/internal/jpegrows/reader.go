@@ -5,20 +5,48 @@
 package jpegrows
 
 import (
+	"errors"
 	"image"
 	"image/jpeg"
 	"io"
 )
 
-var errUnsupportedSubsamplingRatio = jpeg.UnsupportedError("luma/chroma subsampling ratio")
+// errFractionalSampling means that a component has neither all, half, a third
+// nor a quarter of the samples of the finest one, in a row or in a column.
+// libjpeg refuses that too ("Fractional sampling not implemented yet").
+var errFractionalSampling = jpeg.UnsupportedError("fractional sampling")
 
-// Component specification, specified in section B.2.2.
+// Component specification, specified in section B.2.2, and what is known of the
+// component so far.
 type component struct {
 	h  int   // Horizontal sampling factor.
 	v  int   // Vertical sampling factor.
 	c  uint8 // Component identifier.
 	tq uint8 // Quantization table destination selector.
+
+	width, height    int // In samples (section A.1.1).
+	blocksX, blocksY int // In blocks, as a scan of this component alone has them (section A.2.2).
+	stride           int // In blocks, padded to whole MCUs.
+
+	// quant is the table that was in force when the component's first scan began;
+	// a file may define another in its place for the next component.
+	quant *block
+
+	// coeffs are kept between the scans of a file that has several; textured says
+	// which blocks have more than a DC coefficient.
+	coeffs   []coefs
+	textured []bool
+	// missing is the number of low bits of each coefficient, in zig-zag order,
+	// that no scan has brought yet; noBits where none has brought any.
+	missing [blockSize]uint8
+
+	// plane holds the samples of one row of MCUs, below the last row of samples of
+	// the one before; its rows are 8*stride long.
+	plane []byte
+	wide  []byte // One row of plane at the width of the image, if that is more.
 }
+
+const noBits = 0xff
 
 const (
 	dcTable = 0
@@ -35,12 +63,15 @@ const (
 	sof1Marker = 0xc1 // Start Of Frame (Extended Sequential).
 	sof2Marker = 0xc2 // Start Of Frame (Progressive).
 	dhtMarker  = 0xc4 // Define Huffman Table.
+	dacMarker  = 0xcc // Define Arithmetic Conditioning.
+	temMarker  = 0x01 // For temporary use in arithmetic coding.
 	rst0Marker = 0xd0 // ReSTart (0).
 	rst7Marker = 0xd7 // ReSTart (7).
 	soiMarker  = 0xd8 // Start Of Image.
 	eoiMarker  = 0xd9 // End Of Image.
 	sosMarker  = 0xda // Start Of Scan.
 	dqtMarker  = 0xdb // Define Quantization Table.
+	dnlMarker  = 0xdc // Define Number of Lines.
 	driMarker  = 0xdd // Define Restart Interval.
 	comMarker  = 0xfe // COMment.
 	// "APPlication specific" markers aren't part of the JPEG spec per se,
@@ -69,8 +100,9 @@ var unzig = [blockSize]int{
 }
 
 type decoder struct {
-	r    io.Reader
-	bits bits
+	r     io.Reader
+	ended bool // r has returned io.EOF
+	bits  bits
 	// bytes is a byte buffer, similar to a bufio.Reader, except that it
 	// has to be able to unread more than 1 byte, due to byte stuffing.
 	// Byte stuffing is specified in section F.1.2.3.
@@ -85,17 +117,22 @@ type decoder struct {
 	}
 	width, height int
 
+	// hMax and vMax are the largest sampling factors. The component that has them
+	// has a sample for every pixel.
+	hMax, vMax int
 	// mxx and myy are the number of MCUs (Minimum Coded Units) in the image.
 	mxx, myy int
-	// plane[i] holds the samples of component i for one row of MCUs.
-	plane  [maxComponents][]byte
-	stride [maxComponents]int
-	// inter is the interleaved form of the planes, for RGB and CMYK.
-	inter []byte
-	emit  func(image.Image) error
 
-	scans   int
-	emitted bool
+	emit  func(image.Image) error
+	inter []byte // The interleaved form of a row, for RGB and CMYK.
+	// lag is how many rows of a row of MCUs need the next one: upsampling
+	// interpolates between rows.
+	lag int
+
+	// stored is whether coefficients are kept until the last scan.
+	stored bool
+	scans  int
+	visits int // Blocks that the scans so far have visited.
 
 	ri    int // Restart Interval.
 	nComp int
@@ -104,20 +141,22 @@ type decoder struct {
 	// SOF? markers): sequential DCT, progressive DCT, lossless and
 	// hierarchical, although this implementation does not support the latter
 	// two non-DCT modes. Sequential DCT is further split into baseline and
-	// extended, as per section 4.11.
-	baseline    bool
+	// extended, as per section 4.11, which makes no difference here.
 	progressive bool
 
 	jfif                bool
 	adobeTransformValid bool
 	adobeTransform      uint8
-	eobRun              uint16 // End-of-Band run, specified in section G.1.2.2.
 
-	comp   [maxComponents]component
-	coeffs [maxComponents][]coefs // Saved state between the scans of a file that has several.
-	huff   [maxTc + 1][maxTh + 1]huffman
-	quant  [maxTq + 1]block // Quantization tables, in zig-zag order.
-	tmp    [2 * blockSize]byte
+	scan         scan
+	eobRun       uint16 // End-of-Band run, specified in section G.1.2.2.
+	untilRestart int    // MCUs until the next restart marker, if ri > 0.
+	expectedRST  uint8
+
+	comp  [maxComponents]component
+	huff  [maxTc + 1][maxTh + 1]huffman
+	quant [maxTq + 1]*block // Quantization tables, in zig-zag order.
+	tmp   [2 * blockSize]byte
 }
 
 // Specified in section B.2.2.
@@ -149,30 +188,20 @@ func (d *decoder) processSOF(n int) error {
 	}
 
 	for i := range d.nComp {
-		d.comp[i].c = d.tmp[6+3*i]
 		// Section B.2.2 states that "the value of C_i shall be different from
-		// the values of C_1 through C_(i-1)".
-		for j := range i {
-			if d.comp[i].c == d.comp[j].c {
-				return jpeg.FormatError("repeated component identifier")
-			}
-		}
-
-		d.comp[i].tq = d.tmp[8+3*i]
-		if d.comp[i].tq > maxTq {
+		// the values of C_1 through C_(i-1)". There are files where it is not;
+		// see component.
+		c := &d.comp[i]
+		c.c = d.tmp[6+3*i]
+		c.tq = d.tmp[8+3*i]
+		if c.tq > maxTq {
 			return jpeg.FormatError("bad Tq value")
 		}
-
-		hv := d.tmp[7+3*i]
-		h, v := int(hv>>4), int(hv&0x0f)
-		if h < 1 || 4 < h || v < 1 || 4 < v {
+		c.h, c.v = int(d.tmp[7+3*i]>>4), int(d.tmp[7+3*i]&0x0f)
+		if c.h < 1 || 4 < c.h || c.v < 1 || 4 < c.v {
 			return jpeg.FormatError("luma/chroma subsampling ratio")
 		}
-		if h == 3 || v == 3 {
-			return errUnsupportedSubsamplingRatio
-		}
-		switch d.nComp {
-		case 1:
+		if d.nComp == 1 {
 			// If a JPEG image has only one component, section A.2 says "this data
 			// is non-interleaved by definition" and section A.2.2 says "[in this
 			// case...] the order of data units within a scan shall be left-to-right
@@ -184,65 +213,39 @@ func (d *decoder) processSOF(n int) error {
 			// always 1. The component's (h, v) is effectively always (1, 1): even if
 			// the nominal (h, v) is (2, 1), a 20x5 image is encoded in three 8x8
 			// MCUs, not two 16x8 MCUs.
-			h, v = 1, 1
-
-		case 3:
-			// For YCbCr images, we only support 4:4:4, 4:4:0, 4:2:2, 4:2:0,
-			// 4:1:1 or 4:1:0 chroma subsampling ratios. This implies that the
-			// (h, v) values for the Y component are either (1, 1), (1, 2),
-			// (2, 1), (2, 2), (4, 1) or (4, 2), and the Y component's values
-			// must be a multiple of the Cb and Cr component's values. We also
-			// assume that the two chroma components have the same subsampling
-			// ratio.
-			switch i {
-			case 0: // Y.
-				// We have already verified, above, that h and v are both
-				// either 1, 2 or 4, so invalid (h, v) combinations are those
-				// with v == 4.
-				if v == 4 {
-					return errUnsupportedSubsamplingRatio
-				}
-			case 1: // Cb.
-				if d.comp[0].h%h != 0 || d.comp[0].v%v != 0 {
-					return errUnsupportedSubsamplingRatio
-				}
-			case 2: // Cr.
-				if d.comp[1].h != h || d.comp[1].v != v {
-					return errUnsupportedSubsamplingRatio
-				}
-			}
-
-		case 4:
-			// For 4-component images (either CMYK or YCbCrK), we only support two
-			// hv vectors: [0x11 0x11 0x11 0x11] and [0x22 0x11 0x11 0x22].
-			// Theoretically, 4-component JPEG images could mix and match hv values
-			// but in practice, those two combinations are the only ones in use,
-			// and it simplifies the applyBlack code below if we can assume that:
-			//	- for CMYK, the C and K channels have full samples, and if the M
-			//	  and Y channels subsample, they subsample both horizontally and
-			//	  vertically.
-			//	- for YCbCrK, the Y and K channels have full samples.
-			switch i {
-			case 0:
-				if hv != 0x11 && hv != 0x22 {
-					return errUnsupportedSubsamplingRatio
-				}
-			case 1, 2:
-				if hv != 0x11 {
-					return errUnsupportedSubsamplingRatio
-				}
-			case 3:
-				if d.comp[0].h != h || d.comp[0].v != v {
-					return errUnsupportedSubsamplingRatio
-				}
-			}
+			c.h, c.v = 1, 1
 		}
+		for z := range c.missing {
+			c.missing[z] = noBits
+		}
+	}
+	return d.layOut()
+}
 
-		d.comp[i].h = h
-		d.comp[i].v = v
+// layOut derives the sizes of the components from those of the image, as
+// specified in sections A.1.1 and A.2.
+func (d *decoder) layOut() error {
+	comps := d.comp[:d.nComp]
+	for i := range comps {
+		d.hMax, d.vMax = max(d.hMax, comps[i].h), max(d.vMax, comps[i].v)
+	}
+	d.mxx, d.myy = ceilDiv(d.width, 8*d.hMax), ceilDiv(d.height, 8*d.vMax)
+	for i := range comps {
+		c := &comps[i]
+		if d.hMax%c.h != 0 || d.vMax%c.v != 0 {
+			return errFractionalSampling
+		}
+		c.width, c.height = ceilDiv(d.width*c.h, d.hMax), ceilDiv(d.height*c.v, d.vMax)
+		c.blocksX, c.blocksY = ceilDiv(c.width, 8), ceilDiv(c.height, 8)
+		c.stride = c.h * d.mxx
+		if d.interpolatesRows(c) {
+			d.lag = 1
+		}
 	}
 	return nil
 }
+
+func ceilDiv(a, b int) int { return (a + b - 1) / b }
 
 // Specified in section B.2.4.1.
 func (d *decoder) processDQT(n int) error {
@@ -257,10 +260,9 @@ loop:
 		if tq > maxTq {
 			return jpeg.FormatError("bad Tq value")
 		}
-		switch x >> 4 {
-		default:
-			return jpeg.FormatError("bad Pq value")
-		case 0:
+		// A new one: a component whose scans have begun keeps the old one.
+		table := new(block)
+		if x>>4 == 0 {
 			if n < blockSize {
 				break loop
 			}
@@ -268,10 +270,10 @@ loop:
 			if err := d.readFull(d.tmp[:blockSize]); err != nil {
 				return err
 			}
-			for i := range d.quant[tq] {
-				d.quant[tq][i] = int32(d.tmp[i])
+			for i := range table {
+				table[i] = int32(d.tmp[i])
 			}
-		case 1:
+		} else { // 1; libjpeg takes every other value for it, too
 			if n < 2*blockSize {
 				break loop
 			}
@@ -279,10 +281,11 @@ loop:
 			if err := d.readFull(d.tmp[:2*blockSize]); err != nil {
 				return err
 			}
-			for i := range d.quant[tq] {
-				d.quant[tq][i] = int32(d.tmp[2*i])<<8 | int32(d.tmp[2*i+1])
+			for i := range table {
+				table[i] = int32(d.tmp[2*i])<<8 | int32(d.tmp[2*i+1])
 			}
 		}
+		d.quant[tq] = table
 	}
 	if n != 0 {
 		return jpeg.FormatError("DQT has wrong length")
@@ -303,7 +306,7 @@ func (d *decoder) processDRI(n int) error {
 }
 
 func (d *decoder) processApp0Marker(n int) error {
-	if n < 5 {
+	if n < 14 { // The length of JFIF's segment without a thumbnail.
 		return d.ignore(n)
 	}
 	if err := d.readFull(d.tmp[:5]); err != nil {
@@ -311,7 +314,7 @@ func (d *decoder) processApp0Marker(n int) error {
 	}
 	n -= 5
 
-	d.jfif = d.tmp[0] == 'J' && d.tmp[1] == 'F' && d.tmp[2] == 'I' && d.tmp[3] == 'F' && d.tmp[4] == '\x00'
+	d.jfif = d.jfif || d.tmp[0] == 'J' && d.tmp[1] == 'F' && d.tmp[2] == 'I' && d.tmp[3] == 'F' && d.tmp[4] == '\x00'
 
 	if n > 0 {
 		return d.ignore(n)
@@ -339,8 +342,8 @@ func (d *decoder) processApp14Marker(n int) error {
 	return nil
 }
 
-// decode reads a JPEG image from d.r and hands its rows to d.emit.
-func (d *decoder) decode() error {
+// readHeader reads all segments before the first scan.
+func (d *decoder) readHeader() error {
 	// Check for the Start Of Image marker.
 	if err := d.readFull(d.tmp[:2]); err != nil {
 		return err
@@ -348,12 +351,28 @@ func (d *decoder) decode() error {
 	if d.tmp[0] != 0xff || d.tmp[1] != soiMarker {
 		return jpeg.FormatError("missing SOI marker")
 	}
+	n, err := d.nextScan()
+	switch {
+	case errors.Is(err, errEndOfImage):
+		return jpeg.FormatError("missing SOS marker")
+	case errors.Is(err, io.EOF):
+		return io.ErrUnexpectedEOF
+	case err != nil:
+		return err
+	}
+	return d.readScanHeader(n)
+}
 
+var errEndOfImage = errors.New("jpegrows: end of image")
+
+// nextScan processes the segments up to the next Start Of Scan and returns the
+// length of that one. The error is errEndOfImage at that marker, and io.EOF where
+// the file ends between segments.
+func (d *decoder) nextScan() (n int, err error) {
 	// Process the remaining segments until the End Of Image marker.
 	for {
-		err := d.readFull(d.tmp[:2])
-		if err != nil {
-			return err
+		if err := d.readFull(d.tmp[:2]); err != nil {
+			return 0, d.betweenSegments(err)
 		}
 		for d.tmp[0] != 0xff {
 			// Strictly speaking, this is a format error. However, libjpeg is
@@ -379,7 +398,7 @@ func (d *decoder) decode() error {
 			d.tmp[0] = d.tmp[1]
 			d.tmp[1], err = d.readByte()
 			if err != nil {
-				return err
+				return 0, d.betweenSegments(err)
 			}
 		}
 		marker := d.tmp[1]
@@ -392,13 +411,13 @@ func (d *decoder) decode() error {
 			// number of fill bytes, which are bytes assigned code X'FF'".
 			marker, err = d.readByte()
 			if err != nil {
-				return err
+				return 0, d.betweenSegments(err)
 			}
 		}
 		if marker == eoiMarker { // End Of Image.
-			break
+			return 0, errEndOfImage
 		}
-		if rst0Marker <= marker && marker <= rst7Marker {
+		if marker == temMarker || rst0Marker <= marker && marker <= rst7Marker {
 			// Figures B.2 and B.16 of the specification suggest that restart markers should
 			// only occur between Entropy Coded Segments and not after the final ECS.
 			// However, some encoders may generate incorrect JPEGs with a final restart
@@ -410,17 +429,14 @@ func (d *decoder) decode() error {
 
 		// Read the 16-bit length of the segment. The value includes the 2 bytes for the
 		// length itself, so we subtract 2 to get the number of remaining bytes.
+		// A length of less than 2 is taken for 2, as libjpeg does.
 		if err = d.readFull(d.tmp[:2]); err != nil {
-			return err
+			return 0, err
 		}
-		n := int(d.tmp[0])<<8 + int(d.tmp[1]) - 2
-		if n < 0 {
-			return jpeg.FormatError("short segment length")
-		}
+		n := max(0, int(d.tmp[0])<<8+int(d.tmp[1])-2)
 
 		switch marker {
 		case sof0Marker, sof1Marker, sof2Marker:
-			d.baseline = marker == sof0Marker
 			d.progressive = marker == sof2Marker
 			err = d.processSOF(n)
 		case dhtMarker:
@@ -428,13 +444,15 @@ func (d *decoder) decode() error {
 		case dqtMarker:
 			err = d.processDQT(n)
 		case sosMarker:
-			err = d.processSOS(n)
+			return n, nil
 		case driMarker:
 			err = d.processDRI(n)
 		case app0Marker:
 			err = d.processApp0Marker(n)
 		case app14Marker:
 			err = d.processApp14Marker(n)
+		case dacMarker, dnlMarker: // Of no use to a Huffman decoder that knows the height.
+			err = d.ignore(n)
 		default:
 			if app0Marker <= marker && marker <= app15Marker || marker == comMarker {
 				err = d.ignore(n)
@@ -445,27 +463,27 @@ func (d *decoder) decode() error {
 			}
 		}
 		if err != nil {
-			return err
+			return 0, err
 		}
 	}
-
-	if d.scans == 0 {
-		return jpeg.FormatError("missing SOS marker")
-	}
-	if d.emitted {
-		return nil
-	}
-	return d.reconstructStored()
 }
 
+func (d *decoder) betweenSegments(err error) error {
+	if d.ended {
+		return io.EOF
+	}
+	return err
+}
+
+// isRGB is libjpeg's decision (jdapimin.c: default_decompress_parms).
 func (d *decoder) isRGB() bool {
 	if d.jfif {
 		return false
 	}
-	if d.adobeTransformValid && d.adobeTransform == adobeTransformUnknown {
+	if d.adobeTransformValid {
 		// https://www.sno.phy.queensu.ca/~phil/exiftool/TagNames/JPEG.html#Adobe
 		// says that 0 means Unknown (and in practice RGB) and 1 means YCbCr.
-		return true
+		return d.adobeTransform == adobeTransformUnknown
 	}
 	return d.comp[0].c == 'R' && d.comp[1].c == 'G' && d.comp[2].c == 'B'
 }

@@ -1,70 +1,183 @@
-// Package jpegrows decodes a JPEG image a band of rows at a time.
+// Package jpegrows decodes a JPEG image row by row, and opens the files that
+// libjpeg-turbo opens.
 //
-// It is image/jpeg of Go 1.26 (BSD licence, see LICENSE) with three changes:
+// It is image/jpeg of Go 1.26 (BSD licence, see LICENSE) with these changes:
 //
 //   - The rows go to a callback, so that no picture of full size exists. A
 //     sequential file with one scan needs one row of MCUs of memory.
-//   - The coefficients of a progressive file, of which all must be kept until
-//     its last scan, are 16-bit instead of 32-bit: 36 MB instead of 72 MB for
-//     12 megapixels at 4:2:0, 72 MB instead of 144 MB at 4:4:4. (8-bit JPEG
-//     coefficients have at most 12 bits.)
-//   - A file may have at most maxScans scans. Each scan visits every block of
-//     the image but need be only a few bytes long, so that a small file could
-//     otherwise keep a core busy for minutes.
+//   - The coefficients of a file of several scans, of which all must be kept
+//     until the last, are 16-bit instead of 32-bit: 3 bytes a pixel instead of 6
+//     at 4:2:0, 6 instead of 12 at 4:4:4. (8-bit JPEG coefficients have at most
+//     12 bits.)
+//   - A scan takes time for the bits that it has, not for the blocks that it
+//     passes, and the blocks that all scans of a file visit are limited. Decoding
+//     ends with its context.
+//   - Sampling factors may be any that libjpeg opens, and chroma is interpolated
+//     as libjpeg does ("fancy upsampling").
+//   - Damage that leaves the picture whole is no error: see Decode.
 //
-// Everything else, the inverse DCT included, is as in image/jpeg; a test holds
-// the two against each other pixel by pixel.
+// README.md says how the package follows image/jpeg.
 package jpegrows
 
 import (
+	"context"
+	"errors"
 	"image"
 	"image/color"
+	"image/jpeg"
 	"io"
 )
 
-// maxScans is many times what encoders write (about 10) and the limit that
-// libjpeg-turbo's tools apply to untrusted files.
-const maxScans = 100
+// The blocks that the scans of a file may visit, so that a small file cannot keep
+// a core busy: maxPasses times all blocks of the image, but always alwaysVisits.
+//
+// A pass is a visit of every block. libjpeg's own progressive scripts, which most
+// encoders use, come to 4.7 passes in 10 scans at 4:4:4 (6 for greyscale), the
+// scripts that mozjpeg searches to about 8. A script of jpegtran's that sends
+// each coefficient in a scan of its own comes to 64; it is accepted up to about
+// a megapixel.
+const (
+	maxPasses    = 16
+	alwaysVisits = 1 << 21
+)
+
+var errTooManyScans = jpeg.UnsupportedError("more scans than encoders write")
 
 // coefs are the coefficients of one 8x8 block in natural (not zig-zag) order.
 type coefs [blockSize]int16
 
-// Decode reads a JPEG image from r and calls emit with its rows from top to
-// bottom, a few at a time. A band is an [image.Gray], [image.YCbCr],
-// [image.RGBA] or [image.CMYK] whose bounds say which rows it holds, each of
-// full width; its memory is used again after emit returns. The height and the
-// width must have been checked with image/jpeg's DecodeConfig before.
-//
-// Errors are those of image/jpeg, of r and of emit. Rows may have been emitted
-// before an error.
-func Decode(r io.Reader, emit func(band image.Image) error) error {
-	d := &decoder{r: r, emit: emit}
-	return d.decode()
+// Header is what a file says before the data of its first scan.
+type Header struct {
+	Width, Height int
+	Components    int // 1 for grey, 3 for YCbCr or RGB, 4 for CMYK or YCCK
+	// Memory is about how many bytes Decode holds.
+	Memory int64
 }
 
-// allocBand sets the number of MCUs and makes the planes of one row of them.
-func (d *decoder) allocBand() {
-	h0, v0 := d.comp[0].h, d.comp[0].v // The h and v values from the Y components.
-	d.mxx = (d.width + 8*h0 - 1) / (8 * h0)
-	d.myy = (d.height + 8*v0 - 1) / (8 * v0)
-	for i := range d.nComp {
-		d.stride[i] = 8 * d.comp[i].h * d.mxx
-		d.plane[i] = make([]byte, d.stride[i]*8*d.comp[i].v)
+// ReadHeader reads a file up to its first scan. Errors are those of image/jpeg
+// and of r.
+func ReadHeader(r io.Reader) (Header, error) {
+	d := &decoder{r: r}
+	if err := d.readHeader(); err != nil {
+		return Header{}, err
+	}
+	h := Header{Width: d.width, Height: d.height, Components: d.nComp}
+	for i := range d.comp[:d.nComp] {
+		c := &d.comp[i]
+		row := int64(8 * c.stride)
+		h.Memory += row*int64(1+8*c.v) + int64(d.width)
+		if d.stored {
+			const block = 2*blockSize + 1 // coefficients and whether it is textured
+			h.Memory += block * int64(c.stride*d.myy*c.v)
+		}
+	}
+	return h, nil
+}
+
+// Decode reads a JPEG image from r and calls emit with its rows from top to
+// bottom, one or more at a time. They are an [image.Gray], an [image.YCbCr] with
+// a chroma sample for every pixel, an [image.RGBA] or an [image.CMYK] whose
+// bounds say which rows it holds, each of full width; its memory is used again
+// after emit returns. The size and the memory must have been checked with
+// [ReadHeader] before.
+//
+// A file has ended when all of its coefficients are there; what follows is not
+// read. One that ends between its scans, with or without its End Of Image marker,
+// is decoded from those that are there, if at least the means of all blocks are
+// among them. A file without these, or that ends within a scan or a segment, is
+// cut off: io.ErrUnexpectedEOF, or jpeg.FormatError("short Huffman data").
+//
+// Errors are those of image/jpeg, of r, of emit and the cause of ctx. Rows may
+// have been emitted before an error.
+func Decode(ctx context.Context, r io.Reader, emit func(rows image.Image) error) error {
+	d := &decoder{r: r, emit: emit}
+	return d.decode(ctx)
+}
+
+func (d *decoder) decode(ctx context.Context) error {
+	if err := d.readHeader(); err != nil {
+		return err
+	}
+	if d.width == 0 || d.height == 0 {
+		return jpeg.FormatError("no pixels")
+	}
+	for {
+		if err := d.decodeScan(ctx); err != nil {
+			return err
+		}
+		if !d.stored {
+			return nil // All rows have been emitted.
+		}
+		if d.complete() {
+			break
+		}
+		n, err := d.nextScan()
+		ended := errors.Is(err, errEndOfImage) || errors.Is(err, io.EOF)
+		if ended && d.hasMeans() {
+			break
+		}
+		if ended {
+			return io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return err
+		}
+		if err := d.readScanHeader(n); err != nil {
+			return err
+		}
+	}
+	return d.reconstructStored(ctx)
+}
+
+// complete says whether no scan can add anything.
+func (d *decoder) complete() bool {
+	for i := range d.comp[:d.nComp] {
+		for _, bits := range d.comp[i].missing {
+			if bits != 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// hasMeans says whether the DC coefficients of all components, which are the
+// means of the blocks, have come, if only their high bits.
+func (d *decoder) hasMeans() bool {
+	for i := range d.comp[:d.nComp] {
+		if d.comp[i].missing[0] == noBits {
+			return false
+		}
+	}
+	return true
+}
+
+// startBand makes room for the my-th row of MCUs.
+func (d *decoder) startBand(my int) {
+	for i := range d.comp[:d.nComp] {
+		c := &d.comp[i]
+		row := 8 * c.stride
+		if my == 0 {
+			c.plane = make([]byte, row*(1+8*c.v))
+			continue
+		}
+		copy(c.plane[:row], c.plane[row*8*c.v:])
 	}
 }
 
 // reconstructStored turns the stored coefficients into rows.
-func (d *decoder) reconstructStored() error {
+func (d *decoder) reconstructStored(ctx context.Context) error {
 	for my := range d.myy {
-		for i := range d.nComp {
-			if d.coeffs[i] == nil {
-				continue
-			}
-			h, v := d.comp[i].h, d.comp[i].v
-			for y := range v {
-				row := d.coeffs[i][(my*v+y)*d.mxx*h:][:d.mxx*h]
-				for bx := range row {
-					d.reconstructBlock(&row[bx], bx, y, i)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		d.startBand(my)
+		for i := range d.comp[:d.nComp] {
+			c := &d.comp[i]
+			for y := range c.v {
+				first := (my*c.v + y) * c.stride
+				for x := range c.stride {
+					c.reconstruct(&c.coeffs[first+x], c.textured[first+x], x, y)
 				}
 			}
 		}
@@ -75,90 +188,101 @@ func (d *decoder) reconstructStored() error {
 	return nil
 }
 
-// reconstructBlock dequantizes, performs the inverse DCT and stores the block
-// to the band, where it is the bx-th of the by-th row of blocks.
-func (d *decoder) reconstructBlock(b *coefs, bx, by, compIndex int) {
-	qt := &d.quant[d.comp[compIndex].tq]
+// reconstruct dequantizes, performs the inverse DCT and stores the block to the
+// plane, where it is the bx-th of the by-th row of blocks.
+func (c *component) reconstruct(b *coefs, textured bool, bx, by int) {
+	stride := 8 * c.stride
+	dst := c.plane[(1+8*by)*stride+8*bx:]
+	if !textured {
+		// The inverse DCT of a DC coefficient alone is an eighth of it.
+		mean := sample((int32(b[0])*c.quant[0] + 4) >> 3)
+		for y := range 8 {
+			out := dst[y*stride : y*stride+8 : y*stride+8]
+			for x := range out {
+				out[x] = mean
+			}
+		}
+		return
+	}
 	var s block
 	for zig, u := range unzig {
-		s[u] = int32(b[u]) * qt[zig]
+		s[u] = int32(b[u]) * c.quant[zig]
 	}
 	idct(&s)
-	stride := d.stride[compIndex]
-	dst := d.plane[compIndex][8*(by*stride+bx):]
-	// Level shift by +128, clip to [0, 255], and write to dst.
 	for y := range 8 {
 		out := dst[y*stride : y*stride+8 : y*stride+8]
 		in := s[y*8 : y*8+8 : y*8+8]
 		for x := range out {
-			out[x] = uint8(max(-128, min(in[x], 127)) + 128)
+			out[x] = sample(in[x])
 		}
 	}
 }
 
-// emitBand hands on the my-th row of MCUs, less what lies outside the image.
+// sample shifts by +128 and clips to [0, 255].
+func sample(v int32) uint8 { return uint8(max(-128, min(v, 127)) + 128) }
+
+// emitBand hands on the rows of the image that the my-th row of MCUs completes.
 func (d *decoder) emitBand(my int) error {
-	mcuHeight := 8 * d.comp[0].v
-	rect := image.Rect(0, my*mcuHeight, d.width, min((my+1)*mcuHeight, d.height))
-	switch {
-	case d.nComp == 1:
-		return d.emit(&image.Gray{Pix: d.plane[0], Stride: d.stride[0], Rect: rect})
-	case d.nComp == 4:
-		d.interleave(rect, d.cmykPixels)
-		return d.emit(&image.CMYK{Pix: d.inter, Stride: 4 * d.width, Rect: rect})
-	case d.isRGB():
-		d.interleave(rect, func(row []byte, y int) {
-			for c := range 3 {
-				d.sampleRow(row[c:], y, c)
-			}
-			for i := 3; i < len(row); i += 4 {
-				row[i] = 255
-			}
-		})
-		return d.emit(&image.RGBA{Pix: d.inter, Stride: 4 * d.width, Rect: rect})
-	default:
-		ratio, err := d.subsampleRatio()
-		if err != nil {
+	mcuHeight := 8 * d.vMax
+	first, end := max(0, my*mcuHeight-d.lag), (my+1)*mcuHeight-d.lag
+	if my == d.myy-1 {
+		end = d.height
+	}
+	for y := first; y < end; y++ {
+		if err := d.emit(d.image(my, y)); err != nil {
 			return err
 		}
-		return d.emit(&image.YCbCr{
-			Y: d.plane[0], Cb: d.plane[1], Cr: d.plane[2],
-			YStride: d.stride[0], CStride: d.stride[1],
-			SubsampleRatio: ratio, Rect: rect,
-		})
+	}
+	return nil
+}
+
+// image returns row y of the image, which the my-th row of MCUs completes.
+func (d *decoder) image(my, y int) image.Image {
+	var rows [maxComponents][]byte
+	for i := range d.comp[:d.nComp] {
+		rows[i] = d.row(&d.comp[i], my, y)
+	}
+	rect := image.Rect(0, y, d.width, y+1)
+	switch {
+	case d.nComp == 1:
+		return &image.Gray{Pix: rows[0], Stride: d.width, Rect: rect}
+	case d.nComp == 4:
+		d.interleave(rows[:])
+		d.invertCMYK()
+		return &image.CMYK{Pix: d.inter, Stride: 4 * d.width, Rect: rect}
+	case d.isRGB():
+		d.interleave(rows[:3])
+		for i := 3; i < len(d.inter); i += 4 {
+			d.inter[i] = 255
+		}
+		return &image.RGBA{Pix: d.inter, Stride: 4 * d.width, Rect: rect}
+	default:
+		return &image.YCbCr{
+			Y: rows[0], Cb: rows[1], Cr: rows[2],
+			YStride: d.width, CStride: d.width,
+			SubsampleRatio: image.YCbCrSubsampleRatio444, Rect: rect,
+		}
 	}
 }
 
-// interleave fills d.inter, 4 bytes a pixel, row by row; y counts from the top
-// of the band.
-func (d *decoder) interleave(rect image.Rectangle, fill func(row []byte, y int)) {
-	stride := 4 * d.width
+// interleave fills d.inter, 4 bytes a pixel.
+func (d *decoder) interleave(rows [][]byte) {
 	if d.inter == nil {
-		d.inter = make([]byte, stride*8*d.comp[0].v)
+		d.inter = make([]byte, 4*d.width)
 	}
-	for y := range rect.Dy() {
-		fill(d.inter[y*stride:][:stride], y)
-	}
-}
-
-// sampleRow copies row y of a component to every fourth byte of dst, repeating
-// the samples of a subsampled component.
-func (d *decoder) sampleRow(dst []byte, y, c int) {
-	hRatio, vRatio := d.comp[0].h/d.comp[c].h, d.comp[0].v/d.comp[c].v
-	src := d.plane[c][y/vRatio*d.stride[c]:]
-	for x := range d.width {
-		dst[4*x] = src[x/hRatio]
+	for c, row := range rows {
+		for x, v := range row {
+			d.inter[4*x+c] = v
+		}
 	}
 }
 
-// cmykPixels makes one row of an [image.CMYK]. Files in the wild follow Adobe's
-// convention, where 255 means no ink, with or without Adobe's marker; so
-// v = 255 - v. For YCbCrK the RGB that its first three components stand for is
-// the inverse of CMY already, and the two inversions cancel.
-func (d *decoder) cmykPixels(row []byte, y int) {
-	for c := range 4 {
-		d.sampleRow(row[c:], y, c)
-	}
+// invertCMYK makes one row of an [image.CMYK] of d.inter. Files in the wild
+// follow Adobe's convention, where 255 means no ink, with or without Adobe's
+// marker; so v = 255 - v. For YCbCrK the RGB that its first three components
+// stand for is the inverse of CMY already, and the two inversions cancel.
+func (d *decoder) invertCMYK() {
+	row := d.inter
 	if d.adobeTransformValid && d.adobeTransform != adobeTransformUnknown {
 		for i := 0; i < len(row); i += 4 {
 			row[i], row[i+1], row[i+2] = color.YCbCrToRGB(row[i], row[i+1], row[i+2])
@@ -169,22 +293,4 @@ func (d *decoder) cmykPixels(row []byte, y int) {
 	for i := range row {
 		row[i] = 255 - row[i]
 	}
-}
-
-func (d *decoder) subsampleRatio() (image.YCbCrSubsampleRatio, error) {
-	switch hRatio, vRatio := d.comp[0].h/d.comp[1].h, d.comp[0].v/d.comp[1].v; hRatio<<4 | vRatio {
-	case 0x11:
-		return image.YCbCrSubsampleRatio444, nil
-	case 0x12:
-		return image.YCbCrSubsampleRatio440, nil
-	case 0x21:
-		return image.YCbCrSubsampleRatio422, nil
-	case 0x22:
-		return image.YCbCrSubsampleRatio420, nil
-	case 0x41:
-		return image.YCbCrSubsampleRatio411, nil
-	case 0x42:
-		return image.YCbCrSubsampleRatio410, nil
-	}
-	return 0, errUnsupportedSubsamplingRatio
 }

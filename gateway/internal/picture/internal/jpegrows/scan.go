@@ -4,68 +4,16 @@
 
 package jpegrows
 
-import "image/jpeg"
+import (
+	"context"
+	"image/jpeg"
+	"slices"
+)
 
-// Specified in section B.2.3.
-func (d *decoder) processSOS(n int) error {
-	if d.nComp == 0 {
-		return jpeg.FormatError("missing SOF marker")
-	}
-	if n < 6 || 4+2*d.nComp < n || n%2 != 0 {
-		return jpeg.FormatError("SOS has wrong length")
-	}
-	if err := d.readFull(d.tmp[:n]); err != nil {
-		return err
-	}
-	nComp := int(d.tmp[0])
-	if n != 4+2*nComp {
-		return jpeg.FormatError("SOS length inconsistent with number of components")
-	}
-	var scan [maxComponents]struct {
-		compIndex uint8
-		td        uint8 // DC table selector.
-		ta        uint8 // AC table selector.
-	}
-	totalHV := 0
-	for i := range nComp {
-		cs := d.tmp[1+2*i] // Component selector.
-		compIndex := -1
-		for j, comp := range d.comp[:d.nComp] {
-			if cs == comp.c {
-				compIndex = j
-			}
-		}
-		if compIndex < 0 {
-			return jpeg.FormatError("unknown component selector")
-		}
-		scan[i].compIndex = uint8(compIndex)
-		// Section B.2.3 states that "the value of Cs_j shall be different from
-		// the values of Cs_1 through Cs_(j-1)". Since we have previously
-		// verified that a frame's component identifiers (C_i values in section
-		// B.2.2) are unique, it suffices to check that the implicit indexes
-		// into d.comp are unique.
-		for j := range i {
-			if scan[i].compIndex == scan[j].compIndex {
-				return jpeg.FormatError("repeated component selector")
-			}
-		}
-		totalHV += d.comp[compIndex].h * d.comp[compIndex].v
-
-		// The baseline t <= 1 restriction is specified in table B.3.
-		scan[i].td = d.tmp[2+2*i] >> 4
-		if t := scan[i].td; t > maxTh || (d.baseline && t > 1) {
-			return jpeg.FormatError("bad Td value")
-		}
-		scan[i].ta = d.tmp[2+2*i] & 0x0f
-		if t := scan[i].ta; t > maxTh || (d.baseline && t > 1) {
-			return jpeg.FormatError("bad Ta value")
-		}
-	}
-	// Section B.2.3 states that if there is more than one component then the
-	// total H*V values in a scan must be <= 10.
-	if d.nComp > 1 && totalHV > 10 {
-		return jpeg.FormatError("total sampling factors too large")
-	}
+// scan is the header of a scan, specified in section B.2.3.
+type scan struct {
+	nComp int
+	comp  [maxComponents]scanComponent
 
 	// zigStart and zigEnd are the spectral selection bounds.
 	// ah and al are the successive approximation high and low values.
@@ -84,245 +32,448 @@ func (d *decoder) processSOS(n int) error {
 	//
 	// For sequential JPEGs, these parameters are hard-coded to 0/63/0/0, as
 	// per table B.3.
-	zigStart, zigEnd, ah, al := int32(0), int32(blockSize-1), uint32(0), uint32(0)
+	zigStart, zigEnd int32
+	ah, al           uint32
+}
+
+type scanComponent struct {
+	*component
+	td uint8 // DC table selector.
+	ta uint8 // AC table selector.
+	dc int32 // DC coefficient of the block before.
+}
+
+// readScanHeader reads a Start Of Scan segment of n bytes into d.scan. Specified
+// in section B.2.3.
+func (d *decoder) readScanHeader(n int) error {
+	if d.nComp == 0 {
+		return jpeg.FormatError("missing SOF marker")
+	}
+	if n < 6 || 4+2*d.nComp < n || n%2 != 0 {
+		return jpeg.FormatError("SOS has wrong length")
+	}
+	if err := d.readFull(d.tmp[:n]); err != nil {
+		return err
+	}
+	nComp := int(d.tmp[0])
+	if n != 4+2*nComp {
+		return jpeg.FormatError("SOS length inconsistent with number of components")
+	}
+	s := scan{nComp: nComp, zigEnd: blockSize - 1}
+	totalHV := 0
+	for i := range nComp {
+		c := d.selectComponent(d.tmp[1+2*i], s.comp[:i])
+		if c == nil {
+			return jpeg.FormatError("unknown component selector")
+		}
+		totalHV += c.h * c.v
+
+		// Table B.3 restricts baseline files to t <= 1; libjpeg does not.
+		td, ta := d.tmp[2+2*i]>>4, d.tmp[2+2*i]&0x0f
+		if td > maxTh {
+			return jpeg.FormatError("bad Td value")
+		}
+		if ta > maxTh {
+			return jpeg.FormatError("bad Ta value")
+		}
+		s.comp[i] = scanComponent{component: c, td: td, ta: ta}
+	}
+	// Section B.2.3 states that if there is more than one component then the
+	// total H*V values in a scan must be <= 10.
+	if nComp > 1 && totalHV > 10 {
+		return jpeg.FormatError("total sampling factors too large")
+	}
+
 	if d.progressive {
-		zigStart = int32(d.tmp[1+2*nComp])
-		zigEnd = int32(d.tmp[2+2*nComp])
-		ah = uint32(d.tmp[3+2*nComp] >> 4)
-		al = uint32(d.tmp[3+2*nComp] & 0x0f)
-		if (zigStart == 0 && zigEnd != 0) || zigStart > zigEnd || blockSize <= zigEnd {
+		s.zigStart = int32(d.tmp[1+2*nComp])
+		s.zigEnd = int32(d.tmp[2+2*nComp])
+		s.ah = uint32(d.tmp[3+2*nComp] >> 4)
+		s.al = uint32(d.tmp[3+2*nComp] & 0x0f)
+		if (s.zigStart == 0 && s.zigEnd != 0) || s.zigStart > s.zigEnd || blockSize <= s.zigEnd {
 			return jpeg.FormatError("bad spectral selection bounds")
 		}
-		if zigStart != 0 && nComp != 1 {
+		if s.zigStart != 0 && nComp != 1 {
 			return jpeg.FormatError("progressive AC coefficients for more than one component")
 		}
-		if ah != 0 && ah != al+1 {
+		if s.ah != 0 && s.ah != s.al+1 {
 			return jpeg.FormatError("bad successive approximation values")
 		}
 	}
+	d.scan = s
+	d.scans++
+	if d.scans == 1 {
+		// A sequential scan with all components completes one row of MCUs after
+		// the other; everything else has to be kept until the last scan.
+		d.stored = d.progressive || nComp != d.nComp
+	}
+	return nil
+}
 
-	if d.scans++; d.scans > maxScans {
-		return jpeg.FormatError("too many scans")
-	}
-	if d.emitted {
-		return jpeg.FormatError("scan after a complete image")
-	}
-	if d.mxx == 0 {
-		d.allocBand()
-	}
-	mxx, myy := d.mxx, d.myy
-	// A sequential scan with all components completes one row of MCUs after
-	// the other; everything else has to be kept until the last scan.
-	stored := d.progressive || nComp != d.nComp
-	if !stored && d.scans > 1 {
-		return jpeg.FormatError("complete scan after a partial one")
-	}
-	if stored {
-		for i := range nComp {
-			compIndex := scan[i].compIndex
-			if d.coeffs[compIndex] == nil {
-				d.coeffs[compIndex] = make([]coefs, mxx*myy*d.comp[compIndex].h*d.comp[compIndex].v)
+// selectComponent returns the component with an identifier that no earlier part
+// of the scan has taken, or nil. Where components share an identifier, they are
+// taken in the order of the frame.
+func (d *decoder) selectComponent(id uint8, taken []scanComponent) *component {
+next:
+	for i := range d.comp[:d.nComp] {
+		c := &d.comp[i]
+		if c.c != id {
+			continue
+		}
+		for _, t := range taken {
+			if t.component == c {
+				continue next
 			}
 		}
+		return c
 	}
+	return nil
+}
 
+// decodeScan reads the entropy-coded data of d.scan.
+func (d *decoder) decodeScan(ctx context.Context) error {
+	if err := d.countVisits(); err != nil {
+		return err
+	}
+	if !d.progressive {
+		d.defaultTables()
+	}
+	for i := range d.scan.nComp {
+		if err := d.begin(d.scan.comp[i].component); err != nil {
+			return err
+		}
+	}
 	d.bits = bits{}
-	mcu, expectedRST := 0, uint8(rst0Marker)
-	var (
-		// b is the decoded coefficients, in natural (not zig-zag) order.
-		b        *coefs
-		unstored coefs
-		dc       [maxComponents]int32
-		// bx and by are the location of the current block, in units of 8x8
-		// blocks: the third block in the first row has (bx, by) = (2, 0).
-		bx, by     int
-		blockCount int
-	)
-	for my := range myy {
-		for mx := range mxx {
-			for i := range nComp {
-				compIndex := scan[i].compIndex
-				hi := d.comp[compIndex].h
-				vi := d.comp[compIndex].v
-				for j := range hi * vi {
-					// The blocks are traversed one MCU at a time. For 4:2:0 chroma
-					// subsampling, there are four Y 8x8 blocks in every 16x16 MCU.
-					//
-					// For a sequential 32x16 pixel image, the Y blocks visiting order is:
-					//	0 1 4 5
-					//	2 3 6 7
-					//
-					// For progressive images, the interleaved scans (those with nComp > 1)
-					// are traversed as above, but non-interleaved scans are traversed left
-					// to right, top to bottom:
-					//	0 1 2 3
-					//	4 5 6 7
-					// Only DC scans (zigStart == 0) can be interleaved. AC scans must have
-					// only one component.
-					//
-					// To further complicate matters, for non-interleaved scans, there is no
-					// data for any blocks that are inside the image at the MCU level but
-					// outside the image at the pixel level. For example, a 24x16 pixel 4:2:0
-					// progressive image consists of two 16x16 MCUs. The interleaved scans
-					// will process 8 Y blocks:
-					//	0 1 4 5
-					//	2 3 6 7
-					// The non-interleaved scans will process only 6 Y blocks:
-					//	0 1 2
-					//	3 4 5
-					if nComp != 1 {
-						bx = hi*mx + j%hi
-						by = vi*my + j/hi
-					} else {
-						q := mxx * hi
-						bx = blockCount % q
-						by = blockCount / q
-						blockCount++
-						if bx*8 >= d.width || by*8 >= d.height {
-							continue
-						}
-					}
+	d.eobRun = 0
+	d.untilRestart, d.expectedRST = d.ri, rst0Marker
+	var err error
+	if d.scan.nComp == 1 {
+		err = d.decodeAlone(ctx, &d.scan.comp[0])
+	} else {
+		err = d.decodeInterleaved(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	for i := range d.scan.nComp {
+		missing := &d.scan.comp[i].missing
+		for z := d.scan.zigStart; z <= d.scan.zigEnd; z++ {
+			missing[z] = uint8(d.scan.al)
+		}
+	}
+	return nil
+}
 
-					// Go on from the previous partially decoded coefficients, if applicable.
-					if stored {
-						b = &d.coeffs[compIndex][by*mxx*hi+bx]
-					} else {
-						unstored = coefs{}
-						b = &unstored
-					}
+// countVisits counts the blocks that d.scan visits and fails if those of all
+// scans are too many.
+func (d *decoder) countVisits() error {
+	all := 0
+	for i := range d.comp[:d.nComp] {
+		all += d.mxx * d.myy * d.comp[i].h * d.comp[i].v
+	}
+	if c := d.scan.comp[0]; d.scan.nComp == 1 {
+		d.visits += 1 + c.blocksX*c.blocksY
+	} else {
+		for i := range d.scan.nComp {
+			d.visits += d.mxx * d.myy * d.scan.comp[i].h * d.scan.comp[i].v
+		}
+	}
+	if d.visits > max(maxPasses*all, alwaysVisits) {
+		return errTooManyScans
+	}
+	return nil
+}
 
-					if ah != 0 {
-						if err := d.refine(b, &d.huff[acTable][scan[i].ta], zigStart, zigEnd, 1<<al); err != nil {
+// begin prepares a component for a scan.
+func (d *decoder) begin(c *component) error {
+	if c.quant == nil {
+		if c.quant = d.quant[c.tq]; c.quant == nil {
+			return jpeg.FormatError("undefined quantization table")
+		}
+	}
+	if d.stored && c.coeffs == nil {
+		blocks := c.stride * d.myy * c.v
+		c.coeffs = make([]coefs, blocks)
+		c.textured = make([]bool, blocks)
+	}
+	return nil
+}
+
+// decodeInterleaved decodes a scan of more than one component: MCU by MCU. For
+// 4:2:0 chroma subsampling, there are four Y 8x8 blocks in every 16x16 MCU.
+//
+// For a sequential 32x16 pixel image, the Y blocks visiting order is:
+//
+//	0 1 4 5
+//	2 3 6 7
+func (d *decoder) decodeInterleaved(ctx context.Context) error {
+	for my := range d.myy {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if !d.stored {
+			d.startBand(my)
+		}
+		for mx := range d.mxx {
+			for i := range d.scan.nComp {
+				c := &d.scan.comp[i]
+				for y := range c.v {
+					for x := range c.h {
+						if err := d.decodeBlock(c, c.h*mx+x, c.v*my+y); err != nil {
 							return err
 						}
-					} else {
-						zig := zigStart
-						if zig == 0 {
-							zig++
-							// Decode the DC coefficient, as specified in section F.2.2.1.
-							value, err := d.decodeHuffman(&d.huff[dcTable][scan[i].td])
-							if err != nil {
-								return err
-							}
-							if value > 16 {
-								return jpeg.UnsupportedError("excessive DC component")
-							}
-							dcDelta, err := d.receiveExtend(value)
-							if err != nil {
-								return err
-							}
-							dc[compIndex] += dcDelta
-							b[0] = int16(dc[compIndex] << al)
-						}
-
-						if zig <= zigEnd && d.eobRun > 0 {
-							d.eobRun--
-						} else {
-							// Decode the AC coefficients, as specified in section F.2.2.2.
-							huff := &d.huff[acTable][scan[i].ta]
-							for ; zig <= zigEnd; zig++ {
-								value, err := d.decodeHuffman(huff)
-								if err != nil {
-									return err
-								}
-								val0 := value >> 4
-								val1 := value & 0x0f
-								if val1 != 0 {
-									zig += int32(val0)
-									if zig > zigEnd {
-										break
-									}
-									ac, err := d.receiveExtend(val1)
-									if err != nil {
-										return err
-									}
-									b[unzig[zig]] = int16(ac << al)
-								} else {
-									if val0 != 0x0f {
-										d.eobRun = uint16(1 << val0)
-										if val0 != 0 {
-											bits, err := d.decodeBits(int32(val0))
-											if err != nil {
-												return err
-											}
-											d.eobRun |= uint16(bits)
-										}
-										d.eobRun--
-										break
-									}
-									zig += 0x0f
-								}
-							}
-						}
-					}
-
-					if !stored {
-						d.reconstructBlock(b, bx, by%vi, int(compIndex))
-					}
-				} // for j
-			} // for i
-			mcu++
-			if d.ri > 0 && mcu%d.ri == 0 && mcu < mxx*myy {
-				// For well-formed input, the RST[0-7] restart marker follows
-				// immediately. For corrupt input, call findRST to try to
-				// resynchronize.
-				if err := d.readFull(d.tmp[:2]); err != nil {
-					return err
-				} else if d.tmp[0] != 0xff || d.tmp[1] != expectedRST {
-					if err := d.findRST(expectedRST); err != nil {
-						return err
 					}
 				}
-				expectedRST++
-				if expectedRST == rst7Marker+1 {
-					expectedRST = rst0Marker
-				}
-				// Reset the Huffman decoder.
-				d.bits = bits{}
-				// Reset the DC components, as per section F.2.1.3.1.
-				dc = [maxComponents]int32{}
-				// Reset the progressive decoder state, as per section G.1.2.2.
-				d.eobRun = 0
 			}
-		} // for mx
-		if !stored {
+			if err := d.advance(1, mx == d.mxx-1 && my == d.myy-1); err != nil {
+				return err
+			}
+		}
+		if !d.stored {
 			if err := d.emitBand(my); err != nil {
 				return err
 			}
 		}
-	} // for my
+	}
+	return nil
+}
 
-	d.emitted = !stored
+// decodeAlone decodes a scan of one component, whose blocks are traversed left
+// to right, top to bottom:
+//
+//	0 1 2 3
+//	4 5 6 7
+//
+// For such scans, there is no data for any blocks that are inside the image at
+// the MCU level but outside the component at the sample level. For example, a
+// 24x16 pixel 4:2:0 progressive image consists of two 16x16 MCUs. The
+// interleaved scans will process 8 Y blocks:
+//
+//	0 1 4 5
+//	2 3 6 7
+//
+// The non-interleaved scans will process only 6 Y blocks:
+//
+//	0 1 2
+//	3 4 5
+func (d *decoder) decodeAlone(ctx context.Context, c *scanComponent) error {
+	for by := range c.blocksY {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if !d.stored {
+			d.startBand(by) // The only component: a row of blocks is a row of MCUs.
+		}
+		for bx := 0; bx < c.blocksX; {
+			n := d.skip(c, bx, by)
+			if n == 0 {
+				n = 1
+				if err := d.decodeBlock(c, bx, by); err != nil {
+					return err
+				}
+			}
+			bx += n
+			if err := d.advance(n, bx == c.blocksX && by == c.blocksY-1); err != nil {
+				return err
+			}
+		}
+		if !d.stored {
+			if err := d.emitBand(by); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// skip takes the blocks from (bx, by) rightwards that an end-of-band run leaves
+// as they are off the run and returns their number, so that a scan costs time
+// for what is in it and not for what is in the image.
+func (d *decoder) skip(c *scanComponent, bx, by int) int {
+	if d.eobRun == 0 {
+		return 0
+	}
+	n := min(int(d.eobRun), c.blocksX-bx)
+	if d.ri > 0 {
+		n = min(n, d.untilRestart)
+	}
+	if d.scan.ah != 0 {
+		// Coefficients that are not zero have a bit each in this scan.
+		row := c.textured[by*c.stride+bx:][:n]
+		if i := slices.Index(row, true); i >= 0 {
+			n = i
+		}
+	}
+	d.eobRun -= uint16(n)
+	return n
+}
+
+// advance counts n more MCUs and, unless they were the last, reads the restart
+// marker where one is due.
+func (d *decoder) advance(n int, last bool) error {
+	if d.ri == 0 {
+		return nil
+	}
+	if d.untilRestart -= n; d.untilRestart > 0 || last {
+		return nil
+	}
+	d.untilRestart = d.ri
+	// For well-formed input, the RST[0-7] restart marker follows
+	// immediately. For corrupt input, call findRST to try to
+	// resynchronize. Some encoders number their markers in other ways.
+	if err := d.readFull(d.tmp[:2]); err != nil {
+		return err
+	}
+	if d.tmp[0] != 0xff || d.tmp[1] < rst0Marker || rst7Marker < d.tmp[1] {
+		if err := d.findRST(d.expectedRST); err != nil {
+			return err
+		}
+	}
+	d.expectedRST++
+	if d.expectedRST == rst7Marker+1 {
+		d.expectedRST = rst0Marker
+	}
+	// Reset the Huffman decoder.
+	d.bits = bits{}
+	// Reset the DC components, as per section F.2.1.3.1.
+	for i := range d.scan.comp {
+		d.scan.comp[i].dc = 0
+	}
+	// Reset the progressive decoder state, as per section G.1.2.2.
+	d.eobRun = 0
+	return nil
+}
+
+// decodeBlock decodes the part of a block that the scan holds, and, unless
+// coefficients are stored, its samples. bx and by are the location of the block,
+// in units of 8x8 blocks: the third block in the first row has (bx, by) = (2, 0).
+func (d *decoder) decodeBlock(c *scanComponent, bx, by int) error {
+	if !d.stored {
+		var b coefs
+		textured, err := d.decodeCoefs(c, &b)
+		if err != nil {
+			return err
+		}
+		c.reconstruct(&b, textured, bx, by%c.v)
+		return nil
+	}
+	// Go on from the previous partially decoded coefficients.
+	i := by*c.stride + bx
+	var textured bool
+	var err error
+	if d.scan.ah == 0 {
+		textured, err = d.decodeCoefs(c, &c.coeffs[i])
+	} else {
+		textured, err = d.refine(c, &c.coeffs[i])
+	}
+	if textured {
+		c.textured[i] = true
+	}
+	return err
+}
+
+// decodeCoefs decodes the coefficients of a block, in natural (not zig-zag)
+// order, or their high bits, and says whether there are any but the DC
+// coefficient.
+func (d *decoder) decodeCoefs(c *scanComponent, b *coefs) (textured bool, err error) {
+	zig, zigEnd, al := d.scan.zigStart, d.scan.zigEnd, d.scan.al
+	if zig == 0 {
+		zig++
+		// Decode the DC coefficient, as specified in section F.2.2.1.
+		value, err := d.decodeHuffman(&d.huff[dcTable][c.td])
+		if err != nil {
+			return false, err
+		}
+		if value > 16 {
+			return false, jpeg.UnsupportedError("excessive DC component")
+		}
+		dcDelta, err := d.receiveExtend(value)
+		if err != nil {
+			return false, err
+		}
+		c.dc += dcDelta
+		b[0] = int16(c.dc << al)
+	}
+
+	if zig <= zigEnd && d.eobRun > 0 {
+		d.eobRun--
+		return false, nil
+	}
+	// Decode the AC coefficients, as specified in section F.2.2.2.
+	huff := &d.huff[acTable][c.ta]
+	for ; zig <= zigEnd; zig++ {
+		value, err := d.decodeHuffman(huff)
+		if err != nil {
+			return false, err
+		}
+		val0 := value >> 4
+		val1 := value & 0x0f
+		if val1 != 0 {
+			zig += int32(val0)
+			if zig > zigEnd {
+				break
+			}
+			ac, err := d.receiveExtend(val1)
+			if err != nil {
+				return false, err
+			}
+			b[unzig[zig]] = int16(ac << al)
+			textured = true
+		} else if val0 != 0x0f {
+			if d.progressive { // There are no runs in sequential files.
+				if err := d.readEOBRun(val0); err != nil {
+					return false, err
+				}
+				d.eobRun--
+			}
+			break
+		} else {
+			zig += 0x0f
+		}
+	}
+	return textured, nil
+}
+
+// readEOBRun reads the length of an end-of-band run of category val0, specified
+// in section G.1.2.2.
+func (d *decoder) readEOBRun(val0 uint8) error {
+	d.eobRun = uint16(1 << val0)
+	if val0 != 0 {
+		bits, err := d.decodeBits(int32(val0))
+		if err != nil {
+			return err
+		}
+		d.eobRun |= uint16(bits)
+	}
 	return nil
 }
 
 // refine decodes a successive approximation refinement block, as specified in
-// section G.1.2.
-func (d *decoder) refine(b *coefs, h *huffman, zigStart, zigEnd, delta int32) error {
+// section G.1.2, and says whether there were coefficients that no scan before
+// has had.
+func (d *decoder) refine(c *scanComponent, b *coefs) (textured bool, err error) {
+	zig, zigEnd := d.scan.zigStart, d.scan.zigEnd
+	delta := int32(1) << d.scan.al
 	// Refining a DC component is trivial.
-	if zigStart == 0 {
-		if zigEnd != 0 {
-			panic("unreachable")
-		}
+	if zig == 0 {
 		bit, err := d.decodeBit()
 		if err != nil {
-			return err
+			return false, err
 		}
 		if bit {
 			b[0] |= int16(delta)
 		}
-		return nil
+		return false, nil
 	}
 
 	// Refining AC components is more complicated; see sections G.1.2.2 and G.1.2.3.
-	zig := zigStart
 	if d.eobRun == 0 {
+		huff := &d.huff[acTable][c.ta]
 	loop:
 		for ; zig <= zigEnd; zig++ {
 			z := int32(0)
-			value, err := d.decodeHuffman(h)
+			value, err := d.decodeHuffman(huff)
 			if err != nil {
-				return err
+				return false, err
 			}
 			val0 := value >> 4
 			val1 := value & 0x0f
@@ -330,13 +481,8 @@ func (d *decoder) refine(b *coefs, h *huffman, zigStart, zigEnd, delta int32) er
 			switch val1 {
 			case 0:
 				if val0 != 0x0f {
-					d.eobRun = uint16(1 << val0)
-					if val0 != 0 {
-						bits, err := d.decodeBits(int32(val0))
-						if err != nil {
-							return err
-						}
-						d.eobRun |= uint16(bits)
+					if err := d.readEOBRun(val0); err != nil {
+						return false, err
 					}
 					break loop
 				}
@@ -344,34 +490,35 @@ func (d *decoder) refine(b *coefs, h *huffman, zigStart, zigEnd, delta int32) er
 				z = delta
 				bit, err := d.decodeBit()
 				if err != nil {
-					return err
+					return false, err
 				}
 				if !bit {
 					z = -z
 				}
 			default:
-				return jpeg.FormatError("unexpected Huffman code")
+				return false, jpeg.FormatError("unexpected Huffman code")
 			}
 
 			zig, err = d.refineNonZeroes(b, zig, zigEnd, int32(val0), delta)
 			if err != nil {
-				return err
+				return false, err
 			}
 			if zig > zigEnd {
-				return jpeg.FormatError("too many coefficients")
+				return false, jpeg.FormatError("too many coefficients")
 			}
 			if z != 0 {
 				b[unzig[zig]] = int16(z)
+				textured = true
 			}
 		}
 	}
 	if d.eobRun > 0 {
 		d.eobRun--
 		if _, err := d.refineNonZeroes(b, zig, zigEnd, -1, delta); err != nil {
-			return err
+			return false, err
 		}
 	}
-	return nil
+	return textured, nil
 }
 
 // refineNonZeroes refines non-zero entries of b in zig-zag order. If nz >= 0,
