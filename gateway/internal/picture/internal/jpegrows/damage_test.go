@@ -111,6 +111,7 @@ func TestHarmlessDamage(t *testing.T) {
 			"text between segments":         between(data, "xyz"),
 			"stuffed bytes between":         between(data, "\xff\x00"),
 			"fill bytes between":            between(data, "\xff\xff\xff"),
+			"stuffed fill bytes between":    between(data, "\xff\xff\x00"),
 			"restart markers between":       between(data, "\xff\xd3"),
 			"an empty segment":              inserted(data, "\xff\xe5\x00\x02"),
 			"a segment shorter than that":   inserted(data, "\xff\xe5\x00\x01"),
@@ -277,11 +278,35 @@ func TestTruncatedPixelData(t *testing.T) {
 			if whole[n] {
 				continue
 			}
-			err := decodeOnly(t.Context(), data[:n])
-			var format jpeg.FormatError
-			if !errors.Is(err, io.ErrUnexpectedEOF) && !errors.As(err, &format) {
+			if err := decodeOnly(t.Context(), data[:n]); !errors.Is(err, io.ErrUnexpectedEOF) {
 				t.Fatalf("%s: error %v for the first %d bytes of %d", name, err, n, len(data))
 			}
+		}
+	}
+}
+
+// A marker in the midst of a scan leaves pixels out, too; libjpeg makes them grey.
+func TestScanEndsEarly(t *testing.T) {
+	for _, name := range wholeFiles {
+		data := readFile(t, "testdata/"+name)
+		file := ended(joined(data, func(s segment) []segment {
+			s.data = s.data[:len(s.data)/2]
+			return []segment{s}
+		}))
+		var format jpeg.FormatError
+		if err := decodeOnly(t.Context(), file); !errors.As(err, &format) {
+			t.Errorf("%s with half of each scan: error %v", name, err)
+		}
+	}
+}
+
+func TestOtherModesAreNamed(t *testing.T) {
+	data := readFile(t, "testdata/sequential_420.jpg")
+	for marker, mode := range map[byte]string{0xc3: "lossless", 0xc5: "hierarchical", 0xc9: "arithmetic coding", 0xca: "arithmetic coding"} {
+		_, err := ReadHeader(bytes.NewReader(bytes.Replace(data, []byte{0xff, sof0Marker}, []byte{0xff, marker}, 1)))
+		var unsupported jpeg.UnsupportedError
+		if !errors.As(err, &unsupported) || string(unsupported) != mode {
+			t.Errorf("marker %#x: error %v, want %s", marker, err, mode)
 		}
 	}
 }

@@ -179,7 +179,7 @@ func (d *decoder) processSOF(n int) error {
 	}
 	// We only support 8-bit precision.
 	if d.tmp[0] != 8 {
-		return jpeg.UnsupportedError("precision")
+		return jpeg.UnsupportedError("more than 8 bits a sample")
 	}
 	d.height = int(d.tmp[1])<<8 + int(d.tmp[2])
 	d.width = int(d.tmp[3])<<8 + int(d.tmp[4])
@@ -402,10 +402,6 @@ func (d *decoder) nextScan() (n int, err error) {
 			}
 		}
 		marker := d.tmp[1]
-		if marker == 0 {
-			// Treat "\xff\x00" as extraneous data.
-			continue
-		}
 		for marker == 0xff {
 			// Section B.1.1.2 says, "Any marker may optionally be preceded by any
 			// number of fill bytes, which are bytes assigned code X'FF'".
@@ -413,6 +409,10 @@ func (d *decoder) nextScan() (n int, err error) {
 			if err != nil {
 				return 0, d.betweenSegments(err)
 			}
+		}
+		if marker == 0 {
+			// Treat "\xff\x00" as extraneous data.
+			continue
 		}
 		if marker == eoiMarker { // End Of Image.
 			return 0, errEndOfImage
@@ -456,6 +456,8 @@ func (d *decoder) nextScan() (n int, err error) {
 		default:
 			if app0Marker <= marker && marker <= app15Marker || marker == comMarker {
 				err = d.ignore(n)
+			} else if mode := otherMode(marker); mode != "" {
+				err = jpeg.UnsupportedError(mode)
 			} else if marker < 0xc0 { // See Table B.1 "Marker code assignments".
 				err = jpeg.FormatError("unknown marker")
 			} else {
@@ -466,6 +468,20 @@ func (d *decoder) nextScan() (n int, err error) {
 			return 0, err
 		}
 	}
+}
+
+// otherMode names a mode of operation that is not decoded here, by its Start Of
+// Frame marker. No camera writes them and no browser shows them.
+func otherMode(marker uint8) string {
+	switch marker {
+	case 0xc3:
+		return "lossless"
+	case 0xc5, 0xc6, 0xc7, 0xcd, 0xce, 0xcf:
+		return "hierarchical"
+	case 0xc9, 0xca, 0xcb:
+		return "arithmetic coding"
+	}
+	return ""
 }
 
 func (d *decoder) betweenSegments(err error) error {

@@ -85,7 +85,7 @@ func ReadHeader(r io.Reader) (Header, error) {
 // read. One that ends between its scans, with or without its End Of Image marker,
 // is decoded from those that are there, if at least the means of all blocks are
 // among them. A file without these, or that ends within a scan or a segment, is
-// cut off: io.ErrUnexpectedEOF, or jpeg.FormatError("short Huffman data").
+// cut off: [io.ErrUnexpectedEOF].
 //
 // Errors are those of image/jpeg, of r, of emit and the cause of ctx. Rows may
 // have been emitted before an error.

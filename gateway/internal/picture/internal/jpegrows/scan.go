@@ -6,7 +6,9 @@ package jpegrows
 
 import (
 	"context"
+	"errors"
 	"image/jpeg"
+	"io"
 	"slices"
 )
 
@@ -150,6 +152,9 @@ func (d *decoder) decodeScan(ctx context.Context) error {
 		err = d.decodeAlone(ctx, &d.scan.comp[0])
 	} else {
 		err = d.decodeInterleaved(ctx)
+	}
+	if d.ended && errors.Is(err, errShortHuffmanData) {
+		return io.ErrUnexpectedEOF
 	}
 	if err != nil {
 		return err
