@@ -32,10 +32,10 @@ import (
 // a core busy: maxPasses times all blocks of the image, but always alwaysVisits.
 //
 // A pass is a visit of every block. libjpeg's own progressive scripts, which most
-// encoders use, come to 4.7 passes in 10 scans at 4:4:4 (6 for greyscale), the
-// scripts that mozjpeg searches to about 8. A script of jpegtran's that sends
-// each coefficient in a scan of its own comes to 64; it is accepted up to about
-// a megapixel.
+// encoders use, come to 4.7 passes in 10 scans at 4:4:4, to 5.3 at 4:2:0 and to 6
+// in 6 scans for greyscale. A script of jpegtran's that sends each coefficient in
+// a scan of its own comes to 64 in 190 scans; it is accepted up to about a
+// megapixel.
 const (
 	maxPasses    = 16
 	alwaysVisits = 1 << 21
