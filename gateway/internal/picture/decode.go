@@ -41,9 +41,10 @@ const (
 	// maxSide is what JPEG can say; a PNG could be one pixel high and millions
 	// wide, and rows would no longer be small.
 	maxSide = 65535
-	// maxDecodedBytes bounds what one decoder may hold. Below the default
-	// MaxPixels only 16-bit PNGs of more than 16 megapixels come to it, and lossy
-	// WebPs with transparency of more than 17.
+	// maxDecodedBytes may always be held by one decoder; above it, the format's
+	// bytes for each of MaxPixels are the limit. Below the default MaxPixels only
+	// 16-bit PNGs of more than 25 megapixels come to that, lossy WebPs with
+	// transparency of more than 26, and progressive CMYK JPEGs of more than 43.
 	maxDecodedBytes = 128 << 20
 	// releaseAbove is the size of a decoded picture above which its memory goes
 	// back to the system at once. Waiting for the collector would let the next
