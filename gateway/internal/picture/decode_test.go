@@ -258,6 +258,7 @@ func FuzzDecode(f *testing.F) {
 	for _, name := range []string{
 		"rgb.png", "rgba.png", "palette_alpha.png", "grey16.png", "bilevel.png", "orientation6.png", "animated.gif",
 		"lossless.webp", "lossy.webp", "alpha.webp", "orientation6.webp", "orientation6.jpg", "progressive.jpg", "cmyk.jpg",
+		"jpeg/prog_no_eoi.jpg", "jpeg/zero_padded.jpg", "jpeg/2x2_1x1_1x2.jpg",
 	} {
 		f.Add(readFile(f, name))
 	}

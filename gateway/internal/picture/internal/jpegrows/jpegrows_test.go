@@ -454,3 +454,23 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// 24 megapixels in one scan, and in ten more that add nothing.
+func BenchmarkFlatPicture(b *testing.B) {
+	for name, scan := range map[string]string{
+		"means": "", "runs": picturetest.ScanTexture(1), "refined runs": picturetest.ScanTextureLast(1), "refined means": picturetest.ScanMeansLast,
+	} {
+		b.Run(name, func(b *testing.B) {
+			scans := []string{picturetest.ScanMeans}
+			if scan != "" {
+				scans = append(scans, slices.Repeat([]string{scan}, 10)...)
+			}
+			data := picturetest.FlatJPEG(6000, 4000, 0x11, scans...)
+			for b.Loop() {
+				if err := decodeOnly(b.Context(), data); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
