@@ -238,7 +238,7 @@ func TestColourSpaceAsPillow(t *testing.T) {
 	}
 }
 
-// The pictures of an attack: 24 megapixels of one colour in a few bytes a scan.
+// The pictures of an attack: megapixels of one colour in a few bytes a scan.
 func TestScansAreLimited(t *testing.T) {
 	const sides = 2048 // 4 megapixels
 	textures := []string{picturetest.ScanTexture(1), picturetest.ScanTexture(2), picturetest.ScanTexture(3)}
