@@ -361,7 +361,7 @@ func TestErrors(t *testing.T) {
 	}
 	// A reader's error is not the end of the file, wherever it comes.
 	for n := range len(data) - 2 {
-		for _, broken := range []error{errors.New("broken"), io.ErrUnexpectedEOF} {
+		for _, broken := range []error{errors.New("broken"), io.ErrUnexpectedEOF, fmt.Errorf("broken: %w", io.EOF)} {
 			err := Decode(t.Context(), io.MultiReader(bytes.NewReader(data[:n]), errorReader{broken}), func(image.Image) error { return nil })
 			if err == nil {
 				t.Fatalf("no error when the reader breaks after %d bytes of %d", n, len(data))

@@ -355,7 +355,7 @@ func (d *decoder) readHeader() error {
 	switch {
 	case errors.Is(err, errEndOfImage):
 		return jpeg.FormatError("missing SOS marker")
-	case errors.Is(err, io.EOF):
+	case errors.Is(err, errEndOfFile):
 		return io.ErrUnexpectedEOF
 	case err != nil:
 		return err
@@ -363,11 +363,14 @@ func (d *decoder) readHeader() error {
 	return d.readScanHeader(n)
 }
 
-var errEndOfImage = errors.New("jpegrows: end of image")
+var (
+	errEndOfImage = errors.New("jpegrows: end of image")
+	errEndOfFile  = errors.New("jpegrows: end of file")
+)
 
 // nextScan processes the segments up to the next Start Of Scan and returns the
-// length of that one. The error is errEndOfImage at that marker, and io.EOF where
-// the file ends between segments.
+// length of that one. The error is errEndOfImage at that marker, and errEndOfFile
+// where the file ends between segments.
 func (d *decoder) nextScan() (n int, err error) {
 	// Process the remaining segments until the End Of Image marker.
 	for {
@@ -486,7 +489,7 @@ func otherMode(marker uint8) string {
 
 func (d *decoder) betweenSegments(err error) error {
 	if d.ended {
-		return io.EOF
+		return errEndOfFile
 	}
 	return err
 }

@@ -112,7 +112,7 @@ func (d *decoder) decode(ctx context.Context) error {
 			break
 		}
 		n, err := d.nextScan()
-		ended := errors.Is(err, errEndOfImage) || errors.Is(err, io.EOF)
+		ended := errors.Is(err, errEndOfImage) || errors.Is(err, errEndOfFile)
 		if ended && d.hasMeans() {
 			break
 		}
