@@ -41,6 +41,7 @@ func TestUsageFaults(t *testing.T) {
 		}
 	}
 	write("there.png", "not a picture")
+	write("made-fusion.png", "a map")
 	for _, c := range []struct {
 		args []string
 		want string // in stderr
@@ -60,9 +61,11 @@ func TestUsageFaults(t *testing.T) {
 		{[]string{"generate", "-o", "there.png", "a woman"}, "there.png exists; --force overwrites it"},
 		{[]string{"generate", "-o", "out.bmp", "a woman"}, "out.bmp: the extension says no format; use .png, .jpg or .webp, or --format"},
 		{[]string{"generate", "-o", "no/out.png", "a woman"}, "no: no such directory"},
-		{[]string{"generate", "-n", "11", "a woman"}, "-n is 11, want 1 to 10"},
+		{[]string{"generate", "-n", "11", "a woman"}, "-n must be an integer from 1 to 10, not 11"},
 		{[]string{"generate", "-n", "2", "-o", "-", "a woman"}, "standard output takes one picture"},
-		{[]string{"generate", "--preview-dir", ".", "--previews", "9", "a woman"}, "--previews is 9, want 1 to 3"},
+		{[]string{"generate", "--preview-dir", ".", "--previews", "9", "a woman"}, "--previews must be an integer from 1 to 3, not 9"},
+		{[]string{"generate", "--fusion-map", "-o", "-", "a woman"}, "--fusion-map writes a file beside the picture's"},
+		{[]string{"generate", "--fusion-map", "-o", "made.png", "a woman"}, "made-fusion.png exists; --force overwrites it"},
 		{[]string{"generate", "--from", "there.png"}, "there.png: "},
 		{[]string{"generate", "--from", "gone.png"}, "open gone.png: no such file or directory"},
 	} {
@@ -71,7 +74,7 @@ func TestUsageFaults(t *testing.T) {
 			t.Errorf("%q: exit %d, stdout %q, stderr %q; want %d and %q", c.args, code, out, errOut, exitUsage, c.want)
 		}
 	}
-	if left, err := filepath.Glob("*"); err != nil || len(left) != 1 {
+	if left, err := filepath.Glob("*"); err != nil || len(left) != 2 {
 		t.Errorf("files after commands that did nothing: %v, %v", left, err)
 	}
 }

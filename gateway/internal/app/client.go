@@ -49,6 +49,8 @@ type notice struct {
 	Image   int    `json:"image_index"`
 	Preview int    `json:"partial_image_index"`
 
+	FusionMap []byte `json:"fusion_map"`
+
 	Step  int    `json:"step"`
 	Steps int    `json:"steps"`
 	Stage string `json:"stage"`

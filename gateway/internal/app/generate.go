@@ -21,6 +21,7 @@ import (
 
 	"github.com/facediffuser/facediffuser/gateway/internal/config"
 	"github.com/facediffuser/facediffuser/gateway/internal/httpapi"
+	"github.com/facediffuser/facediffuser/gateway/internal/parameters"
 	"github.com/facediffuser/facediffuser/gateway/internal/picture"
 	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
 	"github.com/facediffuser/facediffuser/sampler"
@@ -50,20 +51,6 @@ type generation struct {
 	quiet      bool
 
 	weights string // of the networks that made the picture --from
-}
-
-// requestFlags are the flags that are fields of the HTTP API under another spelling.
-var requestFlags = []struct{ flag, field, placeholder, help string }{
-	{"seed", "seed", "number", "0 to 4294967295; picture k of several uses seed + k (default: a random one, which is printed)"},
-	{"scheduler", "scheduler", "name", "ddim, pndm or dpmpp_2m (default: the family's)"},
-	{"steps", "num_inference_steps", "number", "denoising steps (default: the family's)"},
-	{"guidance-scale", "guidance_scale", "number", "how strongly the prompt leads (default: the family's)"},
-	{"start-merge-step", "start_merge_step", "step", "last step of scene construction; -1: none (default: the family's share of the steps)"},
-	{"final-step", "final_step", "step", "last step of subject-scene fusion; -1: none (default: the family's share of the steps)"},
-	{"negative-prompt", "negative_prompt", "text", "what the scene should not show"},
-	{"size", "size", "WIDTHxHEIGHT", "size of the picture (default: what the family serves)"},
-	{"quality", "quality", "name", "low, medium or high: a scheduler and a number of steps"},
-	{"input-fidelity", "input_fidelity", "name", "low or high: the share of the steps that the subjects get"},
 }
 
 // ownGatewayFlags are the settings that matter to a gateway that lives for one command. Naming one asks for such a gateway.
@@ -121,9 +108,7 @@ wrong, or a picture was refused as not safe for work; 130 interrupted.`,
 	f.StringVar(&g.format, "format", "", "png, jpeg or webp (default: as the output file's extension says)")
 	f.BoolVarP(&g.force, "force", "f", false, "overwrite files that exist")
 	f.IntVarP(&g.count, "count", "n", 1, "how many pictures; more than one are written to out-0.png, out-1.png, …")
-	for _, r := range requestFlags {
-		f.String(r.flag, "", "`"+r.placeholder+"`: "+r.help)
-	}
+	addRequestFlags(f)
 	f.StringVar(&g.from, "from", "", "repeat the picture in this `file` by the parameters that it carries; other flags win over them")
 	f.StringVar(&g.previewDir, "preview-dir", "", "also write pictures of intermediate steps to this `directory`")
 	f.IntVar(&g.previews, "previews", 3, "how many of them, 1 to 3")
@@ -178,7 +163,14 @@ func (g *generation) run(ctx context.Context) error {
 			if err := g.write(files[n.Image], n.Picture); err != nil {
 				return err
 			}
-			made = append(made, madePicture{files[n.Image], n.Seed, n.NSFW, n.Details})
+			picture := madePicture{File: files[n.Image], Seed: n.Seed, NSFW: n.NSFW, Details: n.Details}
+			if g.fusionMaps() {
+				picture.FusionMap = fusionMapFile(files[n.Image])
+				if err := g.write(picture.FusionMap, n.FusionMap); err != nil {
+					return err
+				}
+			}
+			made = append(made, picture)
 			if files[n.Image] != "-" {
 				show.say("%s (seed %d)", files[n.Image], n.Seed)
 			}
@@ -203,21 +195,22 @@ func (g *generation) run(ctx context.Context) error {
 
 // madePicture is one entry of --json.
 type madePicture struct {
-	File    string          `json:"file"`
-	Seed    uint32          `json:"seed"`
-	NSFW    *bool           `json:"nsfw,omitempty"`
-	Details json.RawMessage `json:"facediffuser,omitempty"`
+	File      string          `json:"file"`
+	FusionMap string          `json:"fusion_map,omitempty"` // the map's file
+	Seed      uint32          `json:"seed"`
+	NSFW      *bool           `json:"nsfw,omitempty"`
+	Details   json.RawMessage `json:"facediffuser,omitempty"`
 }
 
 // order turns the flags and the parameters of --from into a request.
 func (g *generation) order() (order, error) {
 	o := order{fields: map[string]string{"stream": "true", "progress": "true", "n": strconv.Itoa(g.count)}}
-	if g.count < 1 || g.count > pipeline.MaxPictures {
-		return o, usagef("-n is %d, want 1 to %d", g.count, pipeline.MaxPictures)
+	if n := parameters.All().Get("n"); !n.Holds(float64(g.count)) {
+		return o, usagef("-n must be %s, not %d", n.Want(), g.count)
 	}
 	if g.previewDir != "" {
-		if g.previews < 1 || g.previews > pipeline.MaxPreviews {
-			return o, usagef("--previews is %d, want 1 to %d", g.previews, pipeline.MaxPreviews)
+		if g.previews < 1 || g.previews > parameters.MaxPreviews {
+			return o, usagef("--previews must be an integer from 1 to %d, not %d", parameters.MaxPreviews, g.previews)
 		}
 		o.fields["partial_images"] = strconv.Itoa(g.previews)
 	}
@@ -226,9 +219,9 @@ func (g *generation) order() (order, error) {
 			return o, err
 		}
 	}
-	for _, r := range requestFlags {
-		if f := g.flags.Lookup(r.flag); f.Changed {
-			o.fields[r.field] = f.Value.String()
+	for _, p := range parameters.All() {
+		if f := g.flags.Lookup(p.Flag); f != nil && f.Changed {
+			o.fields[p.Name] = f.Value.String()
 		}
 	}
 	if g.prompt != "" {
@@ -266,26 +259,24 @@ func (g *generation) repeat(fields map[string]string) error {
 		return usagef("%s: %w", g.from, err)
 	}
 	var p pipeline.Parameters
-	if err := json.Unmarshal(raw, &p); err != nil {
+	var said map[string]any
+	if err := errors.Join(json.Unmarshal(raw, &p), json.Unmarshal(raw, &said)); err != nil {
 		return usagef("%s carries parameters that cannot be read: %w", g.from, err)
 	}
 	if len(g.subjects) != p.Subjects && g.prompt == "" {
 		return usagef("%s was made with %d reference images, which it does not carry; give as many --subject, in the same order (here: %d)", g.from, p.Subjects, len(g.subjects))
 	}
 	g.weights = p.Weights
-	fields["model"] = p.Model
-	fields["prompt"] = p.Prompt
-	fields["seed"] = strconv.FormatUint(uint64(p.Seed), 10)
+	for _, parameter := range parameters.All() {
+		switch v := said[parameter.Name].(type) {
+		case string:
+			fields[parameter.Name] = v
+		case float64:
+			fields[parameter.Name] = strconv.FormatFloat(v, 'f', -1, 64)
+		}
+	}
 	fields["scheduler"] = cmp.Or(p.Scheduler, sampler.DDIM) // what made pictures that do not say, before there was a choice
-	fields["num_inference_steps"] = strconv.Itoa(p.Steps)
-	fields["guidance_scale"] = strconv.FormatFloat(p.GuidanceScale, 'g', -1, 64)
 	fields["size"] = fmt.Sprintf("%dx%d", p.Width, p.Height)
-	if p.NegativePrompt != "" {
-		fields["negative_prompt"] = p.NegativePrompt
-	}
-	if p.Eta != 0 {
-		fields["eta"] = strconv.FormatFloat(p.Eta, 'g', -1, 64)
-	}
 	// A quality is a scheduler and a number of steps, eta is one scheduler's, and the bounds count iterations: what the user changes
 	// replaces what depends on it.
 	if g.flags.Changed("quality") {
@@ -295,9 +286,9 @@ func (g *generation) repeat(fields map[string]string) error {
 	if g.flags.Changed("quality") || g.flags.Changed("scheduler") {
 		delete(fields, "eta")
 	}
-	if p.Subjects > 0 && !slices.ContainsFunc([]string{"scheduler", "steps", "quality", "input-fidelity"}, g.flags.Changed) {
-		fields["start_merge_step"] = strconv.Itoa(p.StartMergeStep)
-		fields["final_step"] = strconv.Itoa(p.FinalStep)
+	if p.Subjects == 0 || slices.ContainsFunc([]string{"scheduler", "steps", "quality", "input-fidelity"}, g.flags.Changed) {
+		delete(fields, "start_merge_step")
+		delete(fields, "final_step")
 	}
 	return nil
 }
@@ -328,6 +319,9 @@ func (g *generation) files() ([]string, error) {
 		if g.count > 1 || g.json {
 			return nil, usagef("standard output takes one picture and nothing else: -o - goes with neither -n nor --json")
 		}
+		if g.fusionMaps() {
+			return nil, usagef("--fusion-map writes a file beside the picture's: -o must name a file")
+		}
 		return []string{"-"}, nil
 	}
 	files := []string{g.output}
@@ -341,7 +335,13 @@ func (g *generation) files() ([]string, error) {
 	if dir, err := os.Stat(filepath.Dir(g.output)); err != nil || !dir.IsDir() {
 		return nil, usagef("%s: no such directory", filepath.Dir(g.output))
 	}
-	for _, name := range files {
+	written := slices.Clone(files)
+	if g.fusionMaps() {
+		for _, name := range files {
+			written = append(written, fusionMapFile(name))
+		}
+	}
+	for _, name := range written {
 		if _, err := os.Lstat(name); err == nil && !g.force {
 			return nil, usagef("%s exists; --force overwrites it", name)
 		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {

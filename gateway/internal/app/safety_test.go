@@ -119,7 +119,7 @@ func TestSafety(t *testing.T) {
 			if math.Abs(brightness) > 0.03 && *p.NSFW != (brightness > 0) { // nearer to 0, resizing may decide
 				t.Errorf("%s: brightness %.3f, nsfw %v", p.File, brightness, *p.NSFW)
 			}
-			carried := parameters(t, p.File)
+			carried := embedded(t, p.File)
 			if warned := strings.Contains(stderr, "warning: the safety checker finds "+p.File+" not safe for work"); carried.NSFW != *p.NSFW || warned != *p.NSFW {
 				t.Errorf("%s: nsfw %v; it carries %+v; stderr is %s", p.File, *p.NSFW, carried, stderr)
 			}
@@ -142,7 +142,7 @@ func TestSafety(t *testing.T) {
 		t.Errorf("left %v, previews %v, %v; stdout %q; stderr %s", left, leaked, err, stdout, stderr)
 	}
 	dir, stdout, _ = generate(refuses, exitOK, found[false]...)
-	if parameters(t, filepath.Join(dir, "out.png")).NSFW || !strings.Contains(stdout, `"nsfw":false`) {
+	if embedded(t, filepath.Join(dir, "out.png")).NSFW || !strings.Contains(stdout, `"nsfw":false`) {
 		t.Errorf("what passes: %s", stdout)
 	}
 	response, err := newClient("").http.Post(refuses.url()+"/v1/images/generations", "application/json",

@@ -95,8 +95,8 @@ func serving(t *testing.T, args ...string) (url string, log *lineWriter, end fun
 	return url, log, end
 }
 
-// parameters reads what a picture carries.
-func parameters(t *testing.T, name string) (p pipeline.Parameters) {
+// embedded reads what a picture carries.
+func embedded(t *testing.T, name string) (p pipeline.Parameters) {
 	t.Helper()
 	f, err := os.Open(name)
 	if err != nil {
@@ -152,7 +152,7 @@ func TestWholeProgram(t *testing.T) {
 		if err := json.Unmarshal([]byte(stdout), &report); err != nil || len(report.Pictures) != 1 {
 			t.Fatalf("stdout is %q: %v", stdout, err)
 		}
-		p := parameters(t, in("out.png"))
+		p := embedded(t, in("out.png"))
 		if got := report.Pictures[0]; got.File != in("out.png") || got.Seed != p.Seed || got.Details.Parameters != p {
 			t.Errorf("JSON says %+v, the picture carries %+v", got, p)
 		}
@@ -180,7 +180,7 @@ func TestWholeProgram(t *testing.T) {
 			t.Error("--from made another picture")
 		}
 		generate(0, "--from", in("out.png"), "-s", alice, "-o", in("other.png"), "--seed", "7", "--steps", "4")
-		first, other := parameters(t, in("out.png")), parameters(t, in("other.png"))
+		first, other := embedded(t, in("out.png")), embedded(t, in("other.png"))
 		if other.Seed != 7 || other.Steps != 4 || other.Prompt != first.Prompt {
 			t.Errorf("--from with other flags made %+v of %+v", other, first)
 		}
@@ -202,7 +202,7 @@ func TestWholeProgram(t *testing.T) {
 			if !strings.Contains(stderr, c.last) {
 				t.Errorf("%s: progress is %q, want %q", scheduler, stderr, c.last)
 			}
-			p := parameters(t, in(c.file))
+			p := embedded(t, in(c.file))
 			if p.Scheduler != scheduler || p.Steps != 4 {
 				t.Errorf("%s carries %+v", c.file, p)
 			}
@@ -219,7 +219,7 @@ func TestWholeProgram(t *testing.T) {
 		}
 		// From PNDM's 5 iterations to another scheduler's 4: the stage bounds go, or they might lie past the end.
 		generate(0, "--from", in("pndm.jpg"), "-s", alice, "-o", in("other-scheduler.png"), "--scheduler", "dpmpp_2m")
-		if p := parameters(t, in("other-scheduler.png")); p.Scheduler != "dpmpp_2m" || p.Steps != 4 || p.Seed != 5 {
+		if p := embedded(t, in("other-scheduler.png")); p.Scheduler != "dpmpp_2m" || p.Steps != 4 || p.Seed != 5 {
 			t.Errorf("--from with another scheduler carries %+v", p)
 		}
 	})
@@ -287,7 +287,7 @@ func TestWholeProgram(t *testing.T) {
 		if err := end(); err != nil {
 			t.Errorf("serve ended with %v", err)
 		}
-		if err := <-result; err != nil || parameters(t, in("last.png")).Steps != 30 {
+		if err := <-result; err != nil || embedded(t, in("last.png")).Steps != 30 {
 			t.Errorf("the request in flight: %v\n%s", err, log)
 		}
 		if err := newClient(url).identify(t.Context()); err == nil {
@@ -367,7 +367,7 @@ func TestGenerateByItself(t *testing.T) {
 	if err := Run(t.Context(), args, env, io.Discard, &stderr); err != nil {
 		t.Fatalf("%v\n%s", err, &stderr)
 	}
-	if !strings.Contains(stderr.String(), "starting a local Triton") || parameters(t, out).Subjects != 1 {
+	if !strings.Contains(stderr.String(), "starting a local Triton") || embedded(t, out).Subjects != 1 {
 		t.Errorf("stderr: %s", &stderr)
 	}
 	if !regexp.MustCompile(`facediffuser: warning: mini .*: "zebra"\.`).MatchString(stderr.String()) {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"mime"
-	"slices"
 	"strings"
 
 	"github.com/gin-gonic/gin"
@@ -26,7 +25,7 @@ func (s *server) readInput(c *gin.Context, on endpoint) (*input, []*picture.Refe
 	ctx := c.Request.Context()
 	body := upload.RequestBody(c.Writer, c.Request)
 	most := maxImages
-	in := newInput()
+	in := newInput(s.fields)
 	if dims, err := s.Pipeline.Dimensions(ctx); err == nil {
 		most = dims.Subjects
 		in.sizes = sizes(dims)
@@ -37,7 +36,7 @@ func (s *server) readInput(c *gin.Context, on endpoint) (*input, []*picture.Refe
 	case media == "application/json":
 		form, err := s.Intake.ReadJSON(ctx, body, most)
 		if err != nil {
-			return nil, nil, bodyFault(on, err)
+			return nil, nil, in.bodyFault(on, err)
 		}
 		defer form.Close()
 		if subjects, err = in.setJSON(on, form); err != nil {
@@ -46,7 +45,7 @@ func (s *server) readInput(c *gin.Context, on endpoint) (*input, []*picture.Refe
 	case media == "multipart/form-data" && on == edits:
 		form, err := s.Intake.ReadForm(ctx, body, most)
 		if err != nil {
-			return nil, nil, bodyFault(on, err)
+			return nil, nil, in.bodyFault(on, err)
 		}
 		defer form.Close()
 		if err := in.setForm(on, form); err != nil {
@@ -70,15 +69,15 @@ func (s *server) readInput(c *gin.Context, on endpoint) (*input, []*picture.Refe
 const maxImages = 4
 
 // bodyFault words what package upload found under the names of this API.
-func bodyFault(on endpoint, err error) error {
+func (in *input) bodyFault(on endpoint, err error) error {
 	var e *upload.Error
 	if !errors.As(err, &e) || e.Kind != upload.KindUnknownFile {
 		return err
 	}
-	if slices.ContainsFunc(fields, func(f field) bool { return f.name == e.Param && f.on&on != 0 }) {
+	if p, ok := in.fields.Find(e.Param); ok && on.has(p) {
 		return invalid(e.Param, "%s must be text, not a file", e.Param)
 	}
-	return unknownField(on, e.Param)
+	return in.unknownField(on, e.Param)
 }
 
 // setForm takes a form's text fields. An empty one says nothing, as SDKs mean
@@ -151,7 +150,7 @@ func (in *input) setOnce(on endpoint, name string, v value, absent bool) error {
 	if _, ok := in.said[name]; ok {
 		return invalid(name, "%s stands twice", name)
 	}
-	if absent && slices.ContainsFunc(fields, func(f field) bool { return f.name == name }) {
+	if absent && in.known(name) {
 		return nil
 	}
 	return in.set(on, name, v)

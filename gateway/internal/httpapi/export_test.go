@@ -1,16 +1,13 @@
 package httpapi
 
-// FieldNames are the fields that each endpoint takes.
-func FieldNames() map[string][]string {
-	names := map[string][]string{}
-	for _, on := range []endpoint{edits, generations} {
-		for _, f := range fields {
-			if f.on&on != 0 {
-				names[on.path()] = append(names[on.path()], f.name)
-			}
-		}
-	}
-	return names
+import (
+	"maps"
+	"slices"
+)
+
+// FieldNames are the fields that a request can set.
+func FieldNames() []string {
+	return slices.Collect(maps.Keys(into))
 }
 
 // Statuses are the codes of errors and the status that each answers with.

@@ -84,15 +84,13 @@ func (f *fake) Prepare(_ context.Context, p pipeline.Params, subjects []*picture
 		return nil, &pipeline.InputError{Param: "prompt", Code: "invalid_value", Message: fmt.Sprintf("the prompt has %d markers for %d images", n, len(subjects))}
 	}
 	if p.Width != 0 && p.Width != d.Width {
-		return nil, &pipeline.InputError{Param: "size", Code: "invalid_value", Message: fmt.Sprintf("size %dx%d is not served", p.Width, p.Height)}
+		return nil, &pipeline.InputError{Param: "size", Code: "unsupported_value", Message: fmt.Sprintf("size %dx%d is not served", p.Width, p.Height)}
 	}
 	if p.Seed != nil {
 		r.Seed = *p.Seed
 	}
 	if p.Steps != nil {
-		if r.Steps = *p.Steps; r.Steps < 1 || r.Steps > 100 {
-			return nil, &pipeline.InputError{Param: "num_inference_steps", Code: "invalid_value", Message: fmt.Sprintf("num_inference_steps is %d, want 1 to 100", r.Steps)}
-		}
+		r.Steps = *p.Steps
 	}
 	if strings.HasPrefix(p.Prompt, "long ") {
 		r.Warnings = []pipeline.Warning{{Param: "prompt", Message: "the prompt was cut"}}

@@ -4,23 +4,22 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/agnivade/levenshtein"
+
+	"github.com/facediffuser/facediffuser/gateway/internal/parameters"
 	"github.com/facediffuser/facediffuser/gateway/internal/picture"
 	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
-	"github.com/facediffuser/facediffuser/sampler"
 )
 
 // endpoint is one of the two ways to ask for pictures.
-type endpoint int
+type endpoint parameters.On
 
 const (
-	edits       endpoint = 1 << iota // with subjects
-	generations                      // without
-	both        = edits | generations
+	edits       = endpoint(parameters.Edits)
+	generations = endpoint(parameters.Generations)
 )
 
 func (e endpoint) path() string {
@@ -38,6 +37,8 @@ func (e endpoint) event(what string) string {
 	return "image_generation." + what
 }
 
+func (e endpoint) has(p parameters.Parameter) bool { return p.On&parameters.On(e) != 0 }
+
 // input is a request for pictures as its fields say it.
 type input struct {
 	params      pipeline.Params
@@ -50,12 +51,61 @@ type input struct {
 	safetyID    string
 	plainUser   string
 
-	said  map[string]string // every field as it was said
-	sizes []string          // that are served; nil while that is not known
+	fields parameters.Set    // what it may say
+	said   map[string]string // every field as it was said
+	sizes  []string          // that are served; nil while that is not known
 }
 
-func newInput() *input {
-	return &input{format: picture.PNG, compression: 100, said: map[string]string{}}
+func newInput(fields parameters.Set) *input {
+	return &input{format: picture.PNG, compression: 100, fields: fields, said: map[string]string{}}
+}
+
+// reading is the value of one field. Which part is set follows from the
+// parameter's type.
+type reading struct {
+	text    string
+	integer int
+	number  float64
+	boolean bool
+}
+
+// into says where the value of each parameter goes; nil for those that make no
+// difference.
+var into = map[string]func(*input, reading){
+	"prompt":             func(in *input, r reading) { in.params.Prompt = r.text },
+	"model":              func(in *input, r reading) { in.model = r.text },
+	"n":                  func(in *input, r reading) { in.params.N = r.integer },
+	"size":               setSize,
+	"output_format":      func(in *input, r reading) { in.format = r.text },
+	"output_compression": func(in *input, r reading) { in.compression = r.integer },
+	"stream":             func(in *input, r reading) { in.stream = r.boolean },
+	"partial_images":     func(in *input, r reading) { in.params.Previews = r.integer },
+	"response_format":    nil,
+	"quality":            func(in *input, r reading) { in.params.Quality = r.text },
+	"input_fidelity":     func(in *input, r reading) { in.params.InputFidelity = r.text },
+	"background":         nil,
+	"moderation":         nil,
+	"user":               func(in *input, r reading) { in.plainUser = r.text },
+	"safety_identifier":  func(in *input, r reading) { in.safetyID = r.text },
+
+	"negative_prompt":     func(in *input, r reading) { in.params.NegativePrompt = r.text },
+	"seed":                func(in *input, r reading) { seed := uint32(r.integer); in.params.Seed = &seed },
+	"scheduler":           func(in *input, r reading) { in.params.Scheduler = r.text },
+	"num_inference_steps": func(in *input, r reading) { in.params.Steps = &r.integer },
+	"guidance_scale":      func(in *input, r reading) { in.params.GuidanceScale = &r.number },
+	"eta":                 func(in *input, r reading) { in.params.Eta = &r.number },
+	"start_merge_step":    func(in *input, r reading) { in.params.StartMergeStep = &r.integer },
+	"final_step":          func(in *input, r reading) { in.params.FinalStep = &r.integer },
+	"return_fusion_map":   func(in *input, r reading) { in.params.FusionMap = r.boolean },
+	"progress":            func(in *input, r reading) { in.progress = r.boolean },
+}
+
+// setSize takes what the parameter's pattern matches.
+func setSize(in *input, r reading) {
+	if width, height, ok := strings.Cut(r.text, "x"); ok {
+		in.params.Width, _ = strconv.Atoi(width) // digits, as matched
+		in.params.Height, _ = strconv.Atoi(height)
+	}
 }
 
 // value is what a request says for one field: text from a form, where
@@ -86,150 +136,26 @@ func (v value) short() string {
 	return v.String()
 }
 
-// field is one field of a request.
-type field struct {
-	name string
-	on   endpoint
-	want string // completes "must be …"
-	// read puts a value into the input; false when it is not what is wanted.
-	read func(in *input, v value) bool
-	// refuse says why a value that OpenAI's API knows is not served here; nil
-	// where there is none.
-	refuse func(v value) string
-}
-
-// fields are all the fields that a request may have, beside the images.
-// openapi.json describes the same ones.
-var fields = []field{
-	text("prompt", func(in *input) *string { return &in.params.Prompt }),
-	text("model", func(in *input) *string { return &in.model }),
-	integer("n", both, 1, pipeline.MaxPictures, func(in *input, n int) { in.params.N = n }),
-	{name: "size", on: both, want: "auto or WIDTHxHEIGHT", read: readSize},
-	oneOf("output_format", both, func(in *input) *string { return &in.format }, picture.PNG, picture.JPEG, picture.WebP).
-		refusing("is not supported; this gateway makes png, jpeg and webp", "gif", "svg"),
-	integer("output_compression", both, 0, 100, func(in *input, n int) { in.compression = n }),
-	boolean("stream", both, func(in *input) *bool { return &in.stream }),
-	integer("partial_images", both, 0, pipeline.MaxPreviews, func(in *input, n int) { in.params.Previews = n }),
-	oneOf("response_format", both, nil, "b64_json").
-		refusing("is not supported: this gateway keeps no pictures to link to; use b64_json", "url"),
-	oneOf("quality", both, func(in *input) *string { return &in.params.Quality }, "low", "medium", "high", "auto"),
-	oneOf("input_fidelity", edits, func(in *input) *string { return &in.params.InputFidelity }, "low", "high"),
-	oneOf("background", both, nil, "auto", "opaque").
-		refusing("is not supported: these pictures have no transparency", "transparent"),
-	oneOf("moderation", both, nil, "auto", "low"),
-	text("user", func(in *input) *string { return &in.plainUser }),
-	text("safety_identifier", func(in *input) *string { return &in.safetyID }),
-
-	// This gateway's own.
-	text("negative_prompt", func(in *input) *string { return &in.params.NegativePrompt }),
-	integer("seed", both, 0, math.MaxUint32, func(in *input, n int) { seed := uint32(n); in.params.Seed = &seed }),
-	oneOf("scheduler", both, func(in *input) *string { return &in.params.Scheduler }, sampler.Schedulers()...),
-	integer("num_inference_steps", both, math.MinInt32, math.MaxInt32, func(in *input, n int) { in.params.Steps = &n }),
-	number("guidance_scale", both, func(in *input, x float64) { in.params.GuidanceScale = &x }),
-	number("eta", both, func(in *input, x float64) { in.params.Eta = &x }),
-	integer("start_merge_step", edits, math.MinInt32, math.MaxInt32, func(in *input, n int) { in.params.StartMergeStep = &n }),
-	integer("final_step", edits, math.MinInt32, math.MaxInt32, func(in *input, n int) { in.params.FinalStep = &n }),
-	boolean("return_fusion_map", edits, func(in *input) *bool { return &in.params.FusionMap }),
-	boolean("progress", both, func(in *input) *bool { return &in.progress }),
-}
-
-// unsupported are fields of OpenAI's API that mean nothing here, and why.
-// They are refused rather than ignored.
-var unsupported = map[string]string{
-	"mask":              "there is no region to edit: the images are subjects, the prompt describes the scene",
-	"markup":            "there is no region to edit: the images are subjects, the prompt describes the scene",
-	"style":             "describe the style in the prompt",
-	"complexity":        "use quality or num_inference_steps",
-	"svg":               "this gateway makes png, jpeg and webp",
-	"frame_count":       "this gateway makes single pictures",
-	"frame_duration_ms": "this gateway makes single pictures",
-}
-
-func text(name string, to func(*input) *string) field {
-	return field{name: name, on: both, want: "a string", read: func(in *input, v value) bool {
-		s, ok := v.str()
-		*to(in) = s
-		return ok
-	}}
-}
-
-// oneOf takes one of a few words; to is nil where they make no difference.
-func oneOf(name string, on endpoint, to func(*input) *string, words ...string) field {
-	return field{name: name, on: on, want: list(words), read: func(in *input, v value) bool {
-		s, ok := v.str()
-		if to != nil {
-			*to(in) = s
-		}
-		return ok && slices.Contains(words, s)
-	}}
-}
-
-func (f field) refusing(why string, words ...string) field {
-	f.refuse = func(v value) string {
-		if s, ok := v.str(); ok && slices.Contains(words, s) {
-			return f.name + " " + s + " " + why
-		}
-		return ""
-	}
-	return f
-}
-
-// integer takes low … high. Bounds of 32 bits stand for a range that the
-// family has and the pipeline checks.
-func integer(name string, on endpoint, low, high int, to func(*input, int)) field {
-	want := "an integer"
-	if low != math.MinInt32 {
-		want = fmt.Sprintf("an integer from %d to %d", low, high)
-	}
-	return field{name: name, on: on, want: want, read: func(in *input, v value) bool {
-		s, ok := v.num()
-		n, err := strconv.Atoi(s)
-		if !ok || err != nil || n < low || n > high {
-			return false
-		}
-		to(in, n)
-		return true
-	}}
-}
-
-func number(name string, on endpoint, to func(*input, float64)) field {
-	return field{name: name, on: on, want: "a number", read: func(in *input, v value) bool {
-		s, ok := v.num()
-		x, err := strconv.ParseFloat(s, 64)
-		if !ok || err != nil || math.IsNaN(x) || math.IsInf(x, 0) {
-			return false
-		}
-		to(in, x)
-		return true
-	}}
-}
-
-func boolean(name string, on endpoint, to func(*input) *bool) field {
-	return field{name: name, on: on, want: "true or false", read: func(in *input, v value) bool {
-		b, ok := v.json.(bool)
+// read makes a reading of a value; false when it is not what the parameter wants.
+func (v value) read(p parameters.Parameter) (r reading, ok bool) {
+	switch p.Type {
+	case parameters.Text:
+		r.text, ok = v.str()
+		return r, ok && p.Takes(r.text)
+	case parameters.Boolean:
 		if v.json == nil {
-			ok = v.text == "true" || v.text == "false"
-			b = v.text == "true"
+			return reading{boolean: v.text == "true"}, v.text == "true" || v.text == "false"
 		}
-		*to(in) = b
-		return ok
-	}}
-}
-
-var sizePattern = regexp.MustCompile(`^([1-9][0-9]{0,4})x([1-9][0-9]{0,4})$`)
-
-func readSize(in *input, v value) bool {
-	s, ok := v.str()
-	if ok && s == "auto" {
-		return true
+		r.boolean, ok = v.json.(bool)
+		return r, ok
+	case parameters.Integer:
+		r.integer, ok = v.integer()
+		return r, ok && p.Holds(float64(r.integer))
+	case parameters.Number:
+		r.number, ok = v.number()
+		return r, ok && p.Holds(r.number)
 	}
-	m := sizePattern.FindStringSubmatch(s)
-	if !ok || m == nil {
-		return false
-	}
-	in.params.Width, _ = strconv.Atoi(m[1]) // digits, as matched
-	in.params.Height, _ = strconv.Atoi(m[2])
-	return true
+	return r, false
 }
 
 func (v value) str() (string, bool) {
@@ -240,35 +166,54 @@ func (v value) str() (string, bool) {
 	return s, ok
 }
 
-func (v value) num() (string, bool) {
-	if v.json == nil {
-		return strings.TrimSpace(v.text), true
+func (v value) number() (float64, bool) {
+	s := strings.TrimSpace(v.text)
+	if v.json != nil {
+		n, ok := v.json.(json.Number)
+		if !ok {
+			return 0, false
+		}
+		s = n.String()
 	}
-	n, ok := v.json.(json.Number)
-	return n.String(), ok
+	x, err := strconv.ParseFloat(s, 64)
+	return x, err == nil
+}
+
+// integer takes 7.0 and 7e0 for 7, as JSON Schema does: some languages write
+// every number so.
+func (v value) integer() (int, bool) {
+	x, ok := v.number()
+	const exact = 1 << 53 // beyond it a float64 skips integers
+	if !ok || x != math.Trunc(x) || math.Abs(x) > exact {
+		return 0, false
+	}
+	return int(x), true
 }
 
 // set puts one field of a request into the input.
 func (in *input) set(on endpoint, name string, v value) error {
-	i := slices.IndexFunc(fields, func(f field) bool { return f.name == name })
-	if i < 0 {
-		return unknownField(on, name)
+	p, ok := in.fields.Find(name)
+	if !ok {
+		return in.unknownField(on, name)
 	}
-	f := fields[i]
-	if f.on&on == 0 {
-		return invalid(name, "%s is a field of %s, not of %s", name, f.on.path(), on.path())
+	if !on.has(p) {
+		return invalid(name, "%s is a field of %s, not of %s", name, (endpoint(parameters.Both) &^ on).path(), on.path())
 	}
-	if f.refuse != nil {
-		if why := f.refuse(v); why != "" {
+	if s, ok := v.str(); ok {
+		if why := p.Refusal(s); why != "" {
 			return &fault{kind: invalidValue, code: "unsupported_value", param: name, message: why}
 		}
 	}
-	if !f.read(in, v) {
-		fault := invalid(name, "%s must be %s, not %s", name, f.want, v.short())
+	r, ok := v.read(p)
+	if !ok {
+		fault := invalid(name, "%s must be %s, not %s", name, p.Want(), v.short())
 		if name == "size" && in.sizes != nil {
-			fault.message += "; this family serves " + list(in.sizes)
+			fault.message += "; this family serves " + parameters.List(in.sizes)
 		}
 		return fault
+	}
+	if put := into[name]; put != nil {
+		put(in, r)
 	}
 	in.said[name] = v.String()
 	return nil
@@ -287,28 +232,46 @@ func (in *input) check() error {
 	return nil
 }
 
+// known says whether a field means something, here or at OpenAI, so that a
+// request may say it without a value.
+func (in *input) known(name string) bool {
+	_, served := in.fields.Find(name)
+	_, unserved := parameters.Unsupported[base(name)]
+	return served || unserved
+}
+
+// base is the name of the field that svg[model] and subjects[] are parts of.
+func base(name string) string {
+	name, _, _ = strings.Cut(name, "[")
+	return name
+}
+
 // unknownField refuses a field that is not one, so that a typo is not ignored.
-func unknownField(on endpoint, name string) *fault {
+func (in *input) unknownField(on endpoint, name string) *fault {
 	f := &fault{kind: invalidValue, code: "unknown_parameter", param: name}
-	base, _, _ := strings.Cut(name, "[") // objects and lists arrive as svg[model], subjects[]
-	if why, ok := unsupported[base]; ok {
+	base := base(name)
+	if why, ok := parameters.Unsupported[base]; ok {
 		f.code, f.param = "unsupported_parameter", base
 		f.message = fmt.Sprintf("%s is not supported: %s", base, why)
 		return f
 	}
 	f.message = fmt.Sprintf("unknown field %s", value{text: name}.short())
-	if near := nearest(on, base); near != "" {
+	if near := in.nearest(on, base); near != "" {
 		f.message += fmt.Sprintf("; did you mean %s?", near)
 	}
 	return f
 }
 
 // nearest is the field whose name is at most a third of its letters away.
-func nearest(on endpoint, name string) string {
-	names := []string{}
-	for _, f := range fields {
-		if f.on&on != 0 {
-			names = append(names, f.name)
+func (in *input) nearest(on endpoint, name string) string {
+	const longest = 64 // what is longer is no typo
+	if len(name) > longest {
+		return ""
+	}
+	var names []string
+	for _, p := range in.fields {
+		if on.has(p) {
+			names = append(names, p.Name)
 		}
 	}
 	if on == edits {
@@ -316,42 +279,9 @@ func nearest(on endpoint, name string) string {
 	}
 	best, least := "", len(name)/3+1
 	for _, n := range names {
-		if d := distance(n, name); d < least {
+		if d := levenshtein.ComputeDistance(n, name); d < least {
 			best, least = n, d
 		}
 	}
 	return best
-}
-
-// distance is the Levenshtein distance in bytes, of names up to 64 long.
-func distance(a, b string) int {
-	if len(b) > 64 {
-		return len(b)
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
-}
-
-// list joins words: "a", "a or b", "a, b or c".
-func list(words []string) string {
-	last := len(words) - 1
-	if last == 0 {
-		return words[0]
-	}
-	return strings.Join(words[:last], ", ") + " or " + words[last]
 }

@@ -2,11 +2,13 @@ package httpapi
 
 import (
 	"fmt"
+	"math"
 	"net/http"
 
 	"github.com/gin-gonic/gin"
 
 	"github.com/facediffuser/facediffuser/gateway/internal/family"
+	"github.com/facediffuser/facediffuser/gateway/internal/parameters"
 	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
 	"github.com/facediffuser/facediffuser/sampler"
 )
@@ -76,6 +78,42 @@ type FamilyCapabilities struct {
 	Limits        family.Limits                 `json:"limits"`
 	Quality       map[string]family.Preset      `json:"quality"`
 	InputFidelity map[string]family.StageBounds `json:"input_fidelity"` // stage bounds as fractions of the steps
+	Parameters    []ParameterCapability         `json:"parameters"`
+}
+
+// ParameterCapability describes one field of a request, with the family's
+// bounds and default.
+type ParameterCapability struct {
+	Name        string          `json:"name"`
+	Type        parameters.Type `json:"type"` // as in JSON Schema
+	Endpoints   []string        `json:"endpoints"`
+	Required    bool            `json:"required,omitempty"`
+	Enum        []string        `json:"enum,omitempty"`
+	Minimum     *float64        `json:"minimum,omitempty"`
+	Maximum     *float64        `json:"maximum,omitempty"`
+	Default     any             `json:"default,omitempty"`
+	Description string          `json:"description"`
+}
+
+func parameterCapabilities(fields parameters.Set) []ParameterCapability {
+	all := make([]ParameterCapability, len(fields))
+	for i, p := range fields {
+		all[i] = ParameterCapability{
+			Name: p.Name, Type: p.Type, Required: p.Required, Enum: p.Words, Default: p.Default, Description: p.Help,
+		}
+		for _, on := range []endpoint{edits, generations} {
+			if on.has(p) {
+				all[i].Endpoints = append(all[i].Endpoints, on.path())
+			}
+		}
+		if low := p.Low; p.Ranged() && !math.IsInf(low, 0) {
+			all[i].Minimum = &low
+		}
+		if high := p.High; p.Ranged() && !math.IsInf(high, 0) {
+			all[i].Maximum = &high
+		}
+	}
+	return all
 }
 
 // CapabilityDefaults are the settings of a request that says nothing.
@@ -100,7 +138,7 @@ func (s *server) capabilities(c *gin.Context) {
 	answer := FamilyCapabilities{
 		Name: f.Name, Aliases: append([]string{}, f.Aliases...), Description: f.Description, License: f.License,
 		Weights: f.WeightsSHA256, Schedulers: sampler.Schedulers(), Limits: f.Limits, Quality: f.Quality, InputFidelity: f.InputFidelity,
-		Defaults: CapabilityDefaults{Defaults: f.Defaults},
+		Defaults: CapabilityDefaults{Defaults: f.Defaults}, Parameters: parameterCapabilities(s.fields),
 	}
 	answer.Defaults.StartMergeStep, answer.Defaults.FinalStep = f.Defaults.StageBounds.Steps(f.Defaults.Steps, sampler.Iterations(f.Defaults.Scheduler, f.Defaults.Steps))
 	if dims, err := s.Pipeline.Dimensions(c.Request.Context()); err == nil {
@@ -109,7 +147,7 @@ func (s *server) capabilities(c *gin.Context) {
 	s.answer(c, http.StatusOK, Capabilities{
 		Version: s.Version, Families: []FamilyCapabilities{answer},
 		Limits: ServerLimits{
-			MaxPictures: pipeline.MaxPictures, MaxPartialImages: pipeline.MaxPreviews,
+			MaxPictures: parameters.MaxPictures, MaxPartialImages: parameters.MaxPreviews,
 			MaxImageBytes: s.Intake.Limits().MaxFileBytes, MaxImagePixels: s.Limits.MaxImagePixels,
 			MaxRunning: s.Pipeline.Capacity(), MaxQueue: s.Limits.MaxQueue,
 		},

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"maps"
+	"math"
 	"mime"
 	"net/http"
 	"os"
@@ -14,12 +14,15 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/facediffuser/facediffuser/gateway/internal/httpapi"
+	"github.com/facediffuser/facediffuser/gateway/internal/parameters"
 )
 
 // object is a JSON object.
@@ -210,40 +213,138 @@ func TestErrorsAreDocumented(t *testing.T) {
 	}
 }
 
-// TestFieldsAreDocumented compares the fields with the document, and then
-// sends every field the values at the edges of what the document allows.
+// schema is a parameter as openapi.json should describe it. In JSON null means
+// absent; a form cannot hold it.
+func schema(p parameters.Parameter, form bool) object {
+	o := object{"description": describe(p), "type": string(p.Type)}
+	for name, bound := range map[string]float64{"minimum": p.Low, "maximum": p.High} {
+		if p.Ranged() && !math.IsInf(bound, 0) {
+			o[name] = bound
+		}
+	}
+	if p.Pattern != nil {
+		o["pattern"] = p.Pattern.String()
+	}
+	if p.Default != nil {
+		o["default"] = p.Default
+	}
+	var words []any
+	for _, w := range p.Words {
+		words = append(words, w)
+	}
+	if !form && !p.Required {
+		o["type"] = []any{string(p.Type), "null"}
+		if words != nil {
+			words = append(words, nil)
+		}
+	}
+	if words != nil {
+		o["enum"] = words
+	}
+	return o
+}
+
+// describe makes sentences of a parameter's help.
+func describe(p parameters.Parameter) string {
+	help := p.Help
+	if first, size := utf8.DecodeRuneInString(help); size > 0 {
+		help = string(unicode.ToUpper(first)) + help[size:] + "."
+	}
+	if p.Absent != "" {
+		help += " Absent: " + p.Absent + "."
+	}
+	return help
+}
+
+// TestFieldsAreDocumented compares the document with the table of parameters.
 func TestFieldsAreDocumented(t *testing.T) {
-	g := serve(t, newFake())
-	fields := httpapi.FieldNames()
-	for name, path := range map[string]string{
-		"EditForm": "/v1/images/edits", "EditRequest": "/v1/images/edits", "GenerationRequest": "/v1/images/generations",
+	for name, on := range map[string]parameters.On{
+		"EditForm": parameters.Edits, "EditRequest": parameters.Edits, "GenerationRequest": parameters.Generations,
 	} {
-		properties := object{}
-		for p, schema := range at(t, "components", "schemas", name, "properties").(object) {
+		documented := object{}
+		for p, s := range at(t, "components", "schemas", name, "properties").(object) {
 			if !strings.HasPrefix(p, "image") {
-				properties[p] = schema
+				documented[p] = s
 			}
 		}
-		if got, want := slices.Sorted(maps.Keys(properties)), slices.Sorted(slices.Values(fields[path])); !slices.Equal(got, want) {
-			t.Errorf("%s documents\n%v, the endpoint takes\n%v", name, got, want)
-		}
-		if name != "GenerationRequest" {
-			continue // the values: fields of both endpoints are read by the same code
-		}
-		for field, s := range properties {
-			good, bad := edges(s.(object))
-			for _, v := range good {
-				resp, data := g.json(t, path, requestWith(field, v))
-				if resp.StatusCode != http.StatusOK {
-					t.Errorf("%s: %s is documented, but: %s", field, v, data)
-				}
+		want := object{}
+		for _, p := range parameters.All() {
+			if p.On&on != 0 {
+				want[p.Name] = schema(p, name == "EditForm")
 			}
-			for _, v := range bad {
-				resp, data := g.json(t, path, requestWith(field, v))
-				if resp.StatusCode != http.StatusBadRequest || !bytes.Contains(data, fmt.Appendf(nil, `"param":%q`, field)) {
-					t.Errorf("%s: %s is not documented, but: %d %.200s", field, v, resp.StatusCode, data)
-				}
+		}
+		// Through JSON, so that numbers are of one type.
+		if diff := cmp.Diff(decode[object](t, marshal(t, want)), decode[object](t, marshal(t, documented))); diff != "" {
+			t.Errorf("%s: the table's -, openapi.json's +\n%s", name, diff)
+		}
+	}
+	var names []string
+	for _, p := range parameters.All() {
+		names = append(names, p.Name)
+	}
+	slices.Sort(names)
+	if got := slices.Sorted(slices.Values(httpapi.FieldNames())); !slices.Equal(got, names) {
+		t.Errorf("a request can set\n%v, the table has\n%v", got, names)
+	}
+}
+
+func marshal(t testing.TB, v any) []byte {
+	t.Helper()
+	data, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// TestFieldsTakeWhatIsDocumented sends every field the values at the edges of
+// what the document allows.
+func TestFieldsTakeWhatIsDocumented(t *testing.T) {
+	g := serve(t, newFake())
+	const path = "/v1/images/generations" // fields of both endpoints are read by the same code
+	for field, s := range at(t, "components", "schemas", "GenerationRequest", "properties").(object) {
+		good, bad := edges(s.(object))
+		for _, v := range good {
+			resp, data := g.json(t, path, requestWith(field, v))
+			if resp.StatusCode != http.StatusOK {
+				t.Errorf("%s: %s is documented, but: %s", field, v, data)
 			}
+		}
+		for _, v := range bad {
+			resp, data := g.json(t, path, requestWith(field, v))
+			if resp.StatusCode != http.StatusBadRequest || !bytes.Contains(data, fmt.Appendf(nil, `"param":%q`, field)) {
+				t.Errorf("%s: %s is not documented, but: %d %.200s", field, v, resp.StatusCode, data)
+			}
+		}
+	}
+}
+
+// TestCapabilitiesHaveTheParameters: those of the table, with the family's bounds.
+func TestCapabilitiesHaveTheParameters(t *testing.T) {
+	g := serve(t, newFake())
+	resp, data := g.do(t, "GET", "/v1/capabilities", "", nil)
+	matchesDocument(t, resp, data)
+	told := map[string]httpapi.ParameterCapability{}
+	for _, p := range decode[httpapi.Capabilities](t, data).Families[0].Parameters {
+		told[p.Name] = p
+	}
+	if len(told) != len(parameters.All()) {
+		t.Errorf("%d parameters, the table has %d", len(told), len(parameters.All()))
+	}
+	bound := func(x float64) *float64 { return &x }
+	for _, want := range []httpapi.ParameterCapability{
+		{Name: "num_inference_steps", Type: "integer", Minimum: bound(1), Maximum: bound(100), Default: 6.0},
+		{Name: "guidance_scale", Type: "number", Minimum: bound(1), Maximum: bound(20), Default: 5.0},
+		{Name: "scheduler", Type: "string", Enum: []string{"ddim", "pndm", "dpmpp_2m"}, Default: "ddim"},
+		{Name: "start_merge_step", Type: "integer", Minimum: bound(-1)},
+	} {
+		got := told[want.Name]
+		if got.Description == "" || len(got.Endpoints) == 0 {
+			t.Errorf("%+v", got)
+		}
+		got.Description, got.Endpoints = "", nil
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("want -, told +\n%s", diff)
 		}
 	}
 }
@@ -259,7 +360,6 @@ func edges(s object) (good, bad []string) {
 	}
 	kind := fmt.Sprint(s["type"]) // such as [integer null]
 	values, isEnum := s["enum"].([]any)
-	low, bounded := s["minimum"].(json.Number)
 	_, patterned := s["pattern"]
 	switch {
 	case isEnum:
@@ -273,17 +373,21 @@ func edges(s object) (good, bad []string) {
 		return []string{`"mini"`}, []string{"1", "true", "[]", "{}"} // mini is also the name of a model
 	case strings.Contains(kind, "boolean"):
 		return []string{"true", "false"}, []string{`"true"`, "1"}
-	case strings.Contains(kind, "integer") && bounded:
-		from, err1 := low.Int64()
-		to, err2 := s["maximum"].(json.Number).Int64()
-		if err1 != nil || err2 != nil {
-			panic(s)
-		}
-		return []string{encode(from), encode(to)}, []string{encode(from - 1), encode(to + 1), `"1"`, "true", "1.5"}
-	case strings.Contains(kind, "integer"):
-		return []string{"3"}, []string{`"1"`, "true", "1.5"}
 	}
-	return []string{"0", "1", "0.5"}, []string{`"1"`, "true"}
+	good, bad = []string{"1", "1.0", "1e0"}, []string{`"1"`, "true"} // integers as JSON Schema has them
+	if strings.Contains(kind, "integer") {
+		bad = append(bad, "1.5")
+	}
+	for name, beyond := range map[string]float64{"minimum": -1, "maximum": 1} {
+		if bound, ok := s[name].(json.Number); ok {
+			x, err := bound.Float64()
+			if err != nil {
+				panic(err)
+			}
+			good, bad = append(good, encode(x)), append(bad, encode(x+beyond))
+		}
+	}
+	return good, bad
 }
 
 // requestWith makes a request with one field set, and what that field needs to make sense.

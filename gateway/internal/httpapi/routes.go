@@ -12,6 +12,7 @@ import (
 
 	"github.com/facediffuser/facediffuser/gateway/internal/family"
 	"github.com/facediffuser/facediffuser/gateway/internal/job"
+	"github.com/facediffuser/facediffuser/gateway/internal/parameters"
 	"github.com/facediffuser/facediffuser/gateway/internal/picture"
 	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
 	"github.com/facediffuser/facediffuser/gateway/internal/telemetry"
@@ -73,13 +74,14 @@ func (l Limits) withDefaults() Limits {
 
 type server struct {
 	Options
+	fields  parameters.Set // of requests for pictures
 	repeats *repeats
 }
 
 // New makes the handler of the whole surface.
 func New(o Options) http.Handler {
 	o.Limits = o.Limits.withDefaults()
-	s := &server{Options: o, repeats: newRepeats()}
+	s := &server{Options: o, fields: parameters.Of(o.Pipeline.Family()), repeats: newRepeats()}
 
 	gin.SetMode(gin.ReleaseMode)
 	r := gin.New()

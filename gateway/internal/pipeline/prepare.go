@@ -1,23 +1,18 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/facediffuser/facediffuser/fusion"
+	"github.com/facediffuser/facediffuser/gateway/internal/parameters"
 	"github.com/facediffuser/facediffuser/gateway/internal/picture"
 	"github.com/facediffuser/facediffuser/gateway/internal/tokenizer"
 	"github.com/facediffuser/facediffuser/sampler"
-)
-
-// Bounds of what any family serves.
-const (
-	MaxPictures = 10 // n, as in the OpenAI Images API
-	MaxPreviews = 3  // partial_images, likewise
 )
 
 // Params is what a request may say. The zero value of a field (nil, "" or 0)
@@ -178,14 +173,12 @@ func (p *Pipeline) preparePrompt(r *Request, params Params, dims Dimensions) err
 
 func (p *Pipeline) prepareSettings(r *Request, params Params, dims Dimensions) error {
 	f := p.family
-	if params.N < 0 || params.N > MaxPictures {
-		return invalid("n", "n is %d, want 1 to %d", params.N, MaxPictures)
-	}
-	if params.Previews < 0 || params.Previews > MaxPreviews {
-		return invalid("partial_images", "partial_images is %d, want 0 to %d", params.Previews, MaxPreviews)
+	if err := params.check(parameters.Of(f)); err != nil {
+		return err
 	}
 	if (params.Width != 0 || params.Height != 0) && (params.Width != dims.Width || params.Height != dims.Height) {
-		return invalid("size", "size %dx%d is not served; this family serves %dx%d (or auto)", params.Width, params.Height, dims.Width, dims.Height)
+		return &InputError{Param: "size", Code: "unsupported_value", Message: fmt.Sprintf(
+			"size %dx%d is not served; this family serves %dx%d (or auto)", params.Width, params.Height, dims.Width, dims.Height)}
 	}
 	if params.Seed != nil {
 		r.Seed = *params.Seed
@@ -199,39 +192,21 @@ func (p *Pipeline) prepareSettings(r *Request, params Params, dims Dimensions) e
 
 	r.Quality, r.Scheduler, r.Steps = "auto", f.Defaults.Scheduler, f.Defaults.Steps
 	if q := params.Quality; q != "" && q != "auto" {
-		preset, ok := f.Quality[q]
-		if !ok {
-			return invalid("quality", "quality is %q, want low, medium, high or auto", q)
-		}
-		r.Quality, r.Scheduler, r.Steps = q, preset.Scheduler, preset.Steps
+		r.Quality, r.Scheduler, r.Steps = q, f.Quality[q].Scheduler, f.Quality[q].Steps
 	}
-	if s := params.Scheduler; s != "" {
-		if !slices.Contains(sampler.Schedulers(), s) {
-			return invalid("scheduler", "scheduler is %q, want one of %s", s, strings.Join(sampler.Schedulers(), ", "))
-		}
-		r.Scheduler = s
-	}
+	r.Scheduler = cmp.Or(params.Scheduler, r.Scheduler)
 	if params.Steps != nil {
 		r.Steps = *params.Steps
-		if r.Steps < 1 || r.Steps > f.Limits.MaxSteps {
-			return invalid("num_inference_steps", "num_inference_steps is %d, want 1 to %d", r.Steps, f.Limits.MaxSteps)
-		}
 	}
 	r.GuidanceScale = f.Defaults.GuidanceScale
 	if params.GuidanceScale != nil {
 		r.GuidanceScale = *params.GuidanceScale
-		if !(r.GuidanceScale >= f.Limits.MinGuidanceScale && r.GuidanceScale <= f.Limits.MaxGuidanceScale) { // NaN too
-			return invalid("guidance_scale", "guidance_scale is %v, want %v to %v", r.GuidanceScale, f.Limits.MinGuidanceScale, f.Limits.MaxGuidanceScale)
-		}
 	}
 	if r.Scheduler == sampler.DDIM {
 		r.Eta = f.Defaults.Eta
 	}
 	if params.Eta != nil {
 		r.Eta = *params.Eta
-		if !(r.Eta >= 0 && r.Eta <= 1) {
-			return invalid("eta", "eta is %v, want 0 to 1", r.Eta)
-		}
 		if r.Eta > 0 && r.Scheduler != sampler.DDIM {
 			return invalid("eta", "eta is %v, but the scheduler %s adds no noise; leave eta out or use the scheduler %s", r.Eta, r.Scheduler, sampler.DDIM)
 		}
@@ -241,15 +216,48 @@ func (p *Pipeline) prepareSettings(r *Request, params Params, dims Dimensions) e
 	return err
 }
 
+// check holds every value to its parameter's type and range.
+func (params Params) check(all parameters.Set) error {
+	text := func(name, s string) error {
+		if p := all.Get(name); s != "" && !p.Takes(s) {
+			return invalid(name, "%s must be %s, not %q", name, p.Want(), s)
+		}
+		return nil
+	}
+	number := func(name string, given bool, x float64) error {
+		if p := all.Get(name); given && !p.Holds(x) {
+			return invalid(name, "%s must be %s, not %v", name, p.Want(), x)
+		}
+		return nil
+	}
+	integer := func(name string, n *int) error { return number(name, n != nil, float64(value(n))) }
+	return cmp.Or(
+		number("n", params.N != 0, float64(params.N)),
+		number("partial_images", true, float64(params.Previews)),
+		text("quality", params.Quality),
+		text("scheduler", params.Scheduler),
+		integer("num_inference_steps", params.Steps),
+		number("guidance_scale", params.GuidanceScale != nil, value(params.GuidanceScale)),
+		number("eta", params.Eta != nil, value(params.Eta)),
+		text("input_fidelity", params.InputFidelity),
+		integer("start_merge_step", params.StartMergeStep),
+		integer("final_step", params.FinalStep),
+	)
+}
+
+// value is what p points to, or zero.
+func value[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}
+
 // preparePlan settles which model makes which step.
 func (p *Pipeline) preparePlan(r *Request, params Params) error {
 	bounds := p.family.Defaults.StageBounds
 	if params.InputFidelity != "" {
-		b, ok := p.family.InputFidelity[params.InputFidelity]
-		if !ok {
-			return invalid("input_fidelity", "input_fidelity is %q, want low or high", params.InputFidelity)
-		}
-		bounds = b
+		bounds = p.family.InputFidelity[params.InputFidelity]
 	}
 	iterations := r.solver.Iterations()
 	if len(r.Subjects) == 0 {
