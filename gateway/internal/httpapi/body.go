@@ -53,6 +53,7 @@ func (s *server) readInput(c *gin.Context, on endpoint) (*input, []*picture.Refe
 		}
 		subjects = form.Images
 	default:
+		dropBody(c)
 		takes := "application/json"
 		if on == edits {
 			takes = "multipart/form-data or application/json"
@@ -77,17 +78,25 @@ func (in *input) bodyFault(on endpoint, err error) error {
 	if p, ok := in.fields.Find(e.Param); ok && on.has(p) {
 		return invalid(e.Param, "%s must be text, not a file", e.Param)
 	}
-	return in.unknownField(on, e.Param)
+	return in.unknownField(on, e.Param, inForm)
+}
+
+// dropBody reads what is left of a body that is refused unread. A client that
+// asks first, by Expect: 100-continue, has not sent it.
+func dropBody(c *gin.Context) {
+	if c.GetHeader("Expect") == "" {
+		upload.RequestBody(c.Writer, c.Request).Drop()
+	}
 }
 
 // setForm takes a form's text fields. An empty one says nothing, as SDKs mean
 // it, except for the prompt.
 func (in *input) setForm(on endpoint, form *upload.Form) error {
 	for _, f := range form.Fields {
-		if f.Name == "image" || f.Name == "image[]" {
+		if (f.Name == "image" || f.Name == "image[]") && f.Value != "" {
 			return invalid("image", "image must be a file, not text; a JSON body takes images as data: URLs")
 		}
-		if err := in.setOnce(on, f.Name, value{text: f.Value}, f.Value == "" && f.Name != "prompt"); err != nil {
+		if err := in.setOnce(on, f.Name, value{text: f.Value}, f.Value == "" && f.Name != "prompt", inForm); err != nil {
 			return err
 		}
 	}
@@ -120,7 +129,7 @@ func (in *input) setJSON(on endpoint, form *upload.Form) ([]*picture.Reference, 
 		if err := decoder.Decode(&raw); err != nil {
 			return nil, malformed(err)
 		}
-		if name == "images" && on == edits {
+		if name == "images" && on == edits && raw != nil {
 			if subjects != nil {
 				return nil, invalid(name, "images stands twice")
 			}
@@ -129,7 +138,7 @@ func (in *input) setJSON(on endpoint, form *upload.Form) ([]*picture.Reference, 
 			}
 			continue
 		}
-		if err := in.setOnce(on, name, value{json: raw}, raw == nil); err != nil {
+		if err := in.setOnce(on, name, value{json: raw}, raw == nil, inJSON); err != nil {
 			return nil, err
 		}
 	}
@@ -146,14 +155,14 @@ func (in *input) setJSON(on endpoint, form *upload.Form) ([]*picture.Reference, 
 }
 
 // setOnce is set for a field that may be absent and must not stand twice.
-func (in *input) setOnce(on endpoint, name string, v value, absent bool) error {
+func (in *input) setOnce(on endpoint, name string, v value, absent bool, where place) error {
 	if _, ok := in.said[name]; ok {
 		return invalid(name, "%s stands twice", name)
 	}
 	if absent && in.known(name) {
 		return nil
 	}
-	return in.set(on, name, v)
+	return in.set(on, name, v, where)
 }
 
 // jsonImages takes [{"image_url": "data:…"}, …].
@@ -170,10 +179,11 @@ func jsonImages(raw any, form *upload.Form) ([]*picture.Reference, error) {
 		if !ok {
 			return nil, invalid(param, "images must be %s; %s is none of these", shape, param)
 		}
-		for name := range members {
-			switch name {
-			case "image_url":
-			case "file_id":
+		for name, member := range members {
+			switch {
+			case name == "image_url":
+			case name == "file_id" && member == nil: // absent
+			case name == "file_id":
 				return nil, &fault{kind: invalidValue, code: "unsupported_parameter", param: param + ".file_id",
 					message: param + ".file_id is not supported: this gateway keeps no files; use image_url with a data: URL"}
 			default:

@@ -205,6 +205,9 @@ func (s *server) fail(c *gin.Context, err error) {
 		}
 		c.Header("Retry-After", retryAfter(f.after))
 	}
+	if f.kind == unsupportedMedia {
+		c.Header("Accept-Encoding", "gzip") // what a body may be compressed by (RFC 9110, section 15.5.16)
+	}
 	s.answer(c, a.status, ErrorBody{Error: f.body()})
 	c.Abort()
 }

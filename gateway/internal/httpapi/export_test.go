@@ -18,3 +18,6 @@ func Statuses() map[string]int {
 	}
 	return statuses
 }
+
+// WarningsText is the header for warnings.
+var WarningsText = warningsHeader

@@ -191,10 +191,10 @@ func (v value) integer() (int, bool) {
 }
 
 // set puts one field of a request into the input.
-func (in *input) set(on endpoint, name string, v value) error {
+func (in *input) set(on endpoint, name string, v value, where place) error {
 	p, ok := in.fields.Find(name)
 	if !ok {
-		return in.unknownField(on, name)
+		return in.unknownField(on, name, where)
 	}
 	if !on.has(p) {
 		return invalid(name, "%s is a field of %s, not of %s", name, (endpoint(parameters.Both) &^ on).path(), on.path())
@@ -237,7 +237,28 @@ func (in *input) check() error {
 func (in *input) known(name string) bool {
 	_, served := in.fields.Find(name)
 	_, unserved := parameters.Unsupported[base(name)]
-	return served || unserved
+	return served || unserved || base(name) == "image" || base(name) == "images"
+}
+
+// place is where a request says a field.
+type place int
+
+const (
+	inForm place = iota
+	inJSON
+)
+
+// misplaced says where pictures belong; empty for a field that is none of theirs.
+func misplaced(on endpoint, name string, where place) string {
+	switch {
+	case name != "image" && name != "images" && name != "image_url":
+		return ""
+	case on == generations:
+		return "the images of subjects go to " + edits.path() + "; this endpoint takes none"
+	case where == inJSON:
+		return `in JSON, pictures are images: [{"image_url": "data:image/png;base64,…"}]`
+	}
+	return "in a form, pictures are files in image, repeated or as image[] where there are several"
 }
 
 // base is the name of the field that svg[model] and subjects[] are parts of.
@@ -247,7 +268,7 @@ func base(name string) string {
 }
 
 // unknownField refuses a field that is not one, so that a typo is not ignored.
-func (in *input) unknownField(on endpoint, name string) *fault {
+func (in *input) unknownField(on endpoint, name string, where place) *fault {
 	f := &fault{kind: invalidValue, code: "unknown_parameter", param: name}
 	base := base(name)
 	if why, ok := parameters.Unsupported[base]; ok {
@@ -256,6 +277,10 @@ func (in *input) unknownField(on endpoint, name string) *fault {
 		return f
 	}
 	f.message = fmt.Sprintf("unknown field %s", value{text: name}.short())
+	if right := misplaced(on, base, where); right != "" {
+		f.message += ": " + right
+		return f
+	}
 	if near := in.nearest(on, base); near != "" {
 		f.message += fmt.Sprintf("; did you mean %s?", near)
 	}

@@ -180,7 +180,10 @@ func TestEdit(t *testing.T) {
 		}
 	}
 	want := httpapi.ImagesResponse{
-		Data: []httpapi.Image{{Seed: 42}, {Seed: 43}}, Background: "opaque", OutputFormat: "png", Quality: "auto", Size: "8x8",
+		Data: []httpapi.Image{
+			{RevisedPrompt: "long tale of a man <|image|> and a woman <|image|>", Seed: 42},
+			{RevisedPrompt: "long tale of a man <|image|> and a woman <|image|>", Seed: 43},
+		}, Background: "opaque", OutputFormat: "png", Quality: "auto", Size: "8x8",
 		Usage:            httpapi.Usage{InputTokens: 79, OutputTokens: 2, TotalTokens: 81, InputTokensDetails: httpapi.InputDetails{TextTokens: 77, ImageTokens: 2}},
 		SafetyIdentifier: "u1",
 		FaceDiffuser: httpapi.Details{
@@ -315,7 +318,7 @@ func TestBadJSON(t *testing.T) {
 		{"generations", `{"prompt": "a hill"`, "", "invalid_body", "ends too early"},
 		{"generations", `{"prompt": "a hill"} x`, "", "invalid_body", "goes on"},
 		{"generations", `["prompt"]`, "", "invalid_body", "must be a JSON object"},
-		{"generations", ``, "", "invalid_body", "ends too early"},
+		{"generations", ``, "", "invalid_body", "is empty"},
 		{"generations", `{}`, "prompt", "missing_required_parameter", "prompt is empty"},
 		{"generations", `{"prompt": 5}`, "prompt", "invalid_value", "must be a string, not 5"},
 		{"generations", `{"prompt": ["a", "b"]}`, "prompt", "invalid_value", `not ["a","b"]`},
@@ -380,16 +383,20 @@ func TestPathsAndMethods(t *testing.T) {
 			t.Errorf("%s: %d %s", path, resp.StatusCode, data)
 		}
 		matchesDocument(t, resp, data)
+		head, body := g.do(t, "HEAD", path, "", nil)
+		if head.StatusCode != http.StatusOK || len(body) != 0 || head.Header.Get("Content-Type") != resp.Header.Get("Content-Type") || head.ContentLength == 0 {
+			t.Errorf("HEAD %s: %d %v with %d bytes", path, head.StatusCode, head.Header, len(body))
+		}
 	}
-	if resp, _ := g.do(t, "HEAD", "/healthz", "", nil); resp.StatusCode != http.StatusOK {
-		t.Errorf("HEAD /healthz: %d", resp.StatusCode)
+	if resp, _ := g.do(t, "HEAD", "/v1/models/gpt-image-1", "", nil); resp.StatusCode != http.StatusNotFound {
+		t.Errorf("HEAD of an unknown model: %d", resp.StatusCode)
 	}
 	g.do(t, "INVENTED", "/metrics", "", nil)
 	_, data = g.do(t, "GET", "/metrics", "", nil)
 	for _, want := range []string{
 		`facediffuser_http_requests_total{method="GET",route="/v1/models/:id",status="404"} 1`,
 		`facediffuser_http_requests_total{method="other",route="other",status="404"} 1`,
-		`facediffuser_errors_total{code="model_not_found"} 1`,
+		`facediffuser_errors_total{code="model_not_found"} 2`,
 	} {
 		want = strings.ReplaceAll(want, `{code=`, `{kind=`)
 		if !bytes.Contains(data, []byte(want)) {
@@ -543,15 +550,20 @@ func TestExpiredJob(t *testing.T) {
 // own gets the documented 408, not what is logged for a client that has left.
 func TestSlowUploads(t *testing.T) {
 	decoder := picture.NewDecoder(picture.Limits{}, 32)
+	short := func(o *httpapi.Options, _ *job.Options) {
+		o.Intake = upload.NewIntake(decoder, upload.Limits{Timeout: 50 * time.Millisecond})
+	}
+	const text, form = "--b\r\nContent-Disposition: form-data; name=\"prompt\"\r\n\r\n", "multipart/form-data; boundary=b"
 	for name, c := range map[string]struct {
-		change func(*httpapi.Options, *job.Options)
-		status int
-		code   string
+		change            func(*httpapi.Options, *job.Options)
+		contentType, body string
+		status            int
+		code              string
 	}{
-		"over the upload's time": {func(o *httpapi.Options, _ *job.Options) {
-			o.Intake = upload.NewIntake(decoder, upload.Limits{Timeout: 50 * time.Millisecond})
-		}, 408, "upload_too_slow"},
-		"over the request's time": {func(o *httpapi.Options, _ *job.Options) { o.Limits.RequestTimeout = 50 * time.Millisecond }, 504, "job_expired"},
+		"over the upload's time":             {short, form, text, 408, "upload_too_slow"},
+		"over it in what may be a picture":   {short, form, "--b\r\nContent-Disposition: form-data; name=\"image\"\r\n\r\n", 408, "upload_too_slow"},
+		"over it in the first bytes of JSON": {short, "application/json", "", 408, "upload_too_slow"},
+		"over the request's time":            {func(o *httpapi.Options, _ *job.Options) { o.Limits.RequestTimeout = 50 * time.Millisecond }, form, text, 504, "job_expired"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := serve(t, newFake(), c.change)
@@ -560,8 +572,8 @@ func TestSlowUploads(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			const head = "POST /v1/images/edits HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 1000000\r\n\r\n"
-			if _, err := io.WriteString(conn, head+"--b\r\nContent-Disposition: form-data; name=\"prompt\"\r\n\r\n"); err != nil {
+			const head = "POST /v1/images/edits HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: 1000000\r\n\r\n%s"
+			if _, err := fmt.Fprintf(conn, head, c.contentType, c.body); err != nil {
 				t.Fatal(err)
 			}
 			go func() { // a client that sends a little now and then, for as long as it may

@@ -30,7 +30,9 @@ type ImagesResponse struct {
 // Image is one picture of an answer.
 type Image struct {
 	B64JSON string `json:"b64_json"`
-	Seed    uint32 `json:"seed"`
+	// RevisedPrompt is the prompt that was used, under OpenAI's name for it.
+	RevisedPrompt string `json:"revised_prompt"`
+	Seed          uint32 `json:"seed"`
 	// NSFW is what the safety checker says; absent where pictures are not checked.
 	NSFW *bool `json:"nsfw,omitempty"`
 	// FusionMap is a grey PNG: how often the subject model won each pixel
@@ -123,6 +125,10 @@ func (s *server) images(on endpoint) gin.HandlerFunc {
 		defer release()
 		n.job = r.job.ID
 		c.Header(JobIDHeader, r.job.ID)
+		if err := r.describe(c.Writer.Header()); err != nil {
+			s.fail(c, err)
+			return
+		}
 
 		if r.stream {
 			s.stream(c, r)
@@ -177,7 +183,7 @@ func (s *server) encode(r *session, p *picture.Picture, parameters *pipeline.Par
 }
 
 func (s *server) image(r *session, result *pipeline.Result) (image Image, err error) {
-	image.Seed, image.NSFW = result.Seed, result.NSFW
+	image.RevisedPrompt, image.Seed, image.NSFW = r.request.PromptUsed, result.Seed, result.NSFW
 	if image.B64JSON, err = s.encode(r, result.Picture, &result.Parameters); err != nil {
 		return image, err
 	}

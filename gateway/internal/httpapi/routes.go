@@ -90,12 +90,12 @@ func New(o Options) http.Handler {
 	if err := r.SetTrustedProxies(nil); err != nil {
 		panic(err) // it only parses addresses, and there are none
 	}
-	r.Use(s.observe, s.recover)
+	r.Use(s.observe, s.recover, s.checkQuery)
 	r.NoRoute(func(c *gin.Context) {
-		s.fail(c, &fault{kind: notFound, message: "no such path: " + c.Request.URL.Path})
+		s.refuse(c, &fault{kind: notFound, message: "no such path: " + c.Request.URL.Path + meant(r.Routes(), c.Request.URL.Path)})
 	})
 	r.NoMethod(func(c *gin.Context) {
-		s.fail(c, &fault{kind: methodNotAllowed, message: c.Request.URL.Path + " does not take " + c.Request.Method + ", but " + c.Writer.Header().Get("Allow")})
+		s.refuse(c, &fault{kind: methodNotAllowed, message: c.Request.URL.Path + " does not take " + c.Request.Method + ", but " + c.Writer.Header().Get("Allow")})
 	})
 	s.routes(r)
 	return r
@@ -103,18 +103,20 @@ func New(o Options) http.Handler {
 
 // routes is the whole surface.
 func (s *server) routes(r gin.IRoutes) {
+	get := func(path string, handler gin.HandlerFunc) {
+		r.GET(path, handler)
+		r.HEAD(path, handler) // net/http leaves the body out
+	}
 	r.POST("/v1/images/edits", s.images(edits))
 	r.POST("/v1/images/generations", s.images(generations))
-	r.GET("/v1/models", s.listModels)
-	r.GET("/v1/models/:id", s.getModel)
-	r.GET("/v1/capabilities", s.capabilities)
+	get("/v1/models", s.listModels)
+	get("/v1/models/:id", s.getModel)
+	get("/v1/capabilities", s.capabilities)
 
-	r.GET("/healthz", s.healthz)
-	r.HEAD("/healthz", s.healthz)
-	r.GET("/readyz", s.readyz)
-	r.HEAD("/readyz", s.readyz)
-	r.GET("/metrics", gin.WrapH(promhttp.HandlerFor(s.Gatherer, promhttp.HandlerOpts{})))
-	r.GET("/openapi.json", s.openAPI)
+	get("/healthz", s.healthz)
+	get("/readyz", s.readyz)
+	get("/metrics", gin.WrapH(promhttp.HandlerFor(s.Gatherer, promhttp.HandlerOpts{})))
+	get("/openapi.json", s.openAPI)
 }
 
 // NewServer wraps a handler in a server whose timeouts fit requests that take

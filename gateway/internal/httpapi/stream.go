@@ -34,7 +34,8 @@ type PartialImageEvent struct {
 // CompletedEvent carries one finished picture; there is one for each of n.
 type CompletedEvent struct {
 	streamEvent
-	Usage            Usage   `json:"usage"` // of this picture
+	Usage            Usage   `json:"usage"`          // of this picture
+	RevisedPrompt    string  `json:"revised_prompt"` // as in Image
 	Seed             uint32  `json:"seed"`
 	NSFW             *bool   `json:"nsfw,omitempty"` // as in Image
 	FusionMap        string  `json:"fusion_map,omitempty"`
@@ -121,7 +122,7 @@ func (s *server) streamData(r *session, e job.Event) (name string, data any, err
 		name = r.on.event("completed")
 		image, err := s.image(r, p.Result)
 		event := CompletedEvent{
-			streamEvent: r.streamEvent(name, e), Usage: r.usage(1), Seed: image.Seed, NSFW: image.NSFW, FusionMap: image.FusionMap,
+			streamEvent: r.streamEvent(name, e), Usage: r.usage(1), RevisedPrompt: image.RevisedPrompt, Seed: image.Seed, NSFW: image.NSFW, FusionMap: image.FusionMap,
 			SafetyIdentifier: r.user, FaceDiffuser: r.details(p.Result),
 		}
 		event.B64JSON = image.B64JSON

@@ -15,12 +15,14 @@ type Body struct {
 	Reader          io.Reader
 	ContentType     string
 	ContentLength   int64                 // 0 or −1 if the client did not say
+	ContentEncoding string                // of the content that was sent; empty for none
 	SetReadDeadline func(time.Time) error // of the connection; nil where there is none
 }
 
 // RequestBody takes the body of r, whose response goes to w.
 func RequestBody(w http.ResponseWriter, r *http.Request) Body {
-	b := Body{Reader: r.Body, ContentType: r.Header.Get("Content-Type"), ContentLength: r.ContentLength}
+	h := r.Header
+	b := Body{Reader: r.Body, ContentType: h.Get("Content-Type"), ContentLength: r.ContentLength, ContentEncoding: h.Get("Content-Encoding")}
 	set := http.NewResponseController(w).SetReadDeadline
 	if set(time.Time{}) == nil {
 		b.SetReadDeadline = set
@@ -28,12 +30,18 @@ func RequestBody(w http.ResponseWriter, r *http.Request) Body {
 	return b
 }
 
+// length is that of the content, as far as it is known.
 func (b Body) length() int64 {
-	if b.ContentLength <= 0 {
+	if b.ContentLength <= 0 || b.compressed() {
 		return math.MaxInt64
 	}
 	return b.ContentLength
 }
+
+// Drop reads a body that nobody wants, within the limits that hold after an
+// error. A client that is still sending would otherwise see a broken connection
+// instead of the answer.
+func (b Body) Drop() { b.open(0, 0).finish(nil) }
 
 const (
 	// A client has to bring idleBytes within idleTimeout of reading: 1 KiB a
@@ -41,9 +49,8 @@ const (
 	idleTimeout = 15 * time.Second
 	idleBytes   = 16 << 10
 
-	// After an error the rest of a body is read and dropped up to these limits.
-	// A client that is still sending would otherwise see a broken connection
-	// instead of the answer.
+	// After an error the rest of a body is read and dropped up to these limits
+	// (see Body.Drop).
 	drainBytes   = 64 << 20
 	drainTimeout = 10 * time.Second
 )

@@ -1,6 +1,8 @@
 package upload
 
 import (
+	"compress/flate"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -16,7 +18,8 @@ type Kind string
 // The kinds of [Error].
 const (
 	KindBadBody       Kind = "invalid_body"        // malformed or truncated multipart or JSON
-	KindContentType   Kind = "unsupported_content" // neither multipart/form-data nor application/json, or no boundary
+	KindContentType   Kind = "unsupported_content" // neither multipart/form-data nor application/json, no boundary, a charset or an encoding that is not read here
+	KindNotUTF8       Kind = "invalid_value"       // a form's text that is not UTF-8
 	KindTooManyImages Kind = "too_many_images"     // more than the caller takes
 	KindUnknownFile   Kind = "unknown_file"        // a file under another name than the image fields
 	KindTooManyFields Kind = "too_many_fields"     // more than Limits.MaxFields
@@ -69,6 +72,8 @@ func bodyError(ctx context.Context, err error) error {
 		return e
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum), errors.As(err, new(flate.CorruptInputError)):
+		return &Error{Kind: KindBadBody, Message: fmt.Sprintf("the content encoding is gzip, but the request body is no valid gzip (%v)", err), Err: err}
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		return &Error{Kind: KindBadBody, Message: "the request body is cut off before its end", Err: err}
 	}

@@ -1,26 +1,32 @@
 package upload
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"mime/multipart"
 	"strings"
 )
 
 // ReadForm reads a multipart/form-data body as it arrives: at most maxImages
 // pictures in the file fields image and image[], repeated at will, and text
-// fields, in any order.
+// fields, in any order. A file field of a browser's form in which no file was
+// chosen is an empty text field.
 //
 // An error that the client can mend is an [*Error] with the field in Param: one
 // for a file in another field has [KindUnknownFile]. Pictures count from 0 in
 // the order they arrive, as image[0]. Other errors are the cause of ctx and
 // those of the [Decoder].
 func (in *Intake) ReadForm(ctx context.Context, body Body, maxImages int) (*Form, error) {
-	media, params, err := mime.ParseMediaType(body.ContentType)
-	if err != nil || media != "multipart/form-data" || params["boundary"] == "" {
+	media, params, err := mediaType(body.ContentType)
+	if err != nil {
+		body.Drop()
+		return nil, err
+	}
+	if media != "multipart/form-data" || params["boundary"] == "" {
+		body.Drop()
 		return nil, errorf(KindContentType, "the content type must be multipart/form-data with a boundary, not %.100q", body.ContentType)
 	}
 	return in.read(ctx, body, maxImages, func(r *reading) error { return r.scanForm(params["boundary"]) })
@@ -30,7 +36,14 @@ func (r *reading) scanForm(boundary string) error {
 	left := int(r.in.limits.MaxTextBytes)
 	// mime/multipart takes an end amid the headers of a part for the end of the
 	// form. Here the form ends with its last boundary, perhaps without a newline.
-	closed := io.MultiReader(r.body, strings.NewReader("\r\n"), errorReader{io.ErrUnexpectedEOF})
+	body := bufio.NewReader(r.body)
+	switch _, err := body.Peek(1); {
+	case errors.Is(err, io.EOF):
+		return errorf(KindBadBody, "the request body is empty; it must be a form")
+	case err != nil:
+		return err
+	}
+	closed := io.MultiReader(body, strings.NewReader("\r\n"), errorReader{io.ErrUnexpectedEOF})
 	for parts := multipart.NewReader(closed, boundary); ; {
 		part, err := parts.NextPart()
 		if errors.Is(err, io.EOF) {
@@ -39,14 +52,21 @@ func (r *reading) scanForm(boundary string) error {
 		if err != nil {
 			return err
 		}
-		name := part.FormName()
-		if isFile(part) {
-			if name != "image" && name != "image[]" {
+		p, err := partOf(part)
+		if err != nil {
+			return err
+		}
+		file, err := p.isFile()
+		if err != nil {
+			return err
+		}
+		if file {
+			if p.name != "image" && p.name != "image[]" {
 				e := errorf(KindUnknownFile, "no file is expected in this field; pictures go into image, several into image[]")
-				e.Param = name
+				e.Param = p.name
 				return e
 			}
-			if err := r.addImage(fmt.Sprintf("image[%d]", len(r.form.Images)), part); err != nil {
+			if err := r.addImage(fmt.Sprintf("image[%d]", len(r.form.Images)), p.content); err != nil {
 				return err
 			}
 			continue
@@ -56,31 +76,26 @@ func (r *reading) scanForm(boundary string) error {
 		}
 		over := func() error {
 			e := errorf(KindFieldTooLarge, "the text fields are over the limit of %s together", mebibytes(r.in.limits.MaxTextBytes))
-			e.Param = name
+			e.Param = p.name
 			return e
 		}
-		if left -= len(name); left < 0 {
+		if left -= len(p.name); left < 0 {
 			return over()
 		}
 		value := text{share: r.share, limit: left, over: over}
-		if err := value.fill(r.ctx, part); err != nil {
+		if err := value.fill(r.ctx, p.content); err != nil {
 			return err
 		}
+		if before, wrong, ok := notUTF8(value.buf); ok {
+			e := errorf(KindNotUTF8, "the text is not UTF-8: byte 0x%02x after %q", wrong, before)
+			e.Param = p.name
+			return e
+		}
 		left -= len(value.buf)
-		r.form.Fields = append(r.form.Fields, Field{name, string(value.buf)})
+		r.form.Fields = append(r.form.Fields, Field{p.name, string(value.buf)})
 	}
 }
 
 type errorReader struct{ err error }
 
 func (r errorReader) Read([]byte) (int, error) { return 0, r.err }
-
-// isFile tells files from text: by a file name, or by a media type of its own,
-// which some clients send instead.
-func isFile(part *multipart.Part) bool {
-	if part.FileName() != "" {
-		return true
-	}
-	media := part.Header.Get("Content-Type")
-	return strings.HasPrefix(media, "image/") || strings.HasPrefix(media, "application/octet-stream")
-}

@@ -2,12 +2,12 @@ package upload
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -25,7 +25,13 @@ import (
 // Errors are as with [Intake.ReadForm]; the JSON is checked only as far as
 // finding strings needs it.
 func (in *Intake) ReadJSON(ctx context.Context, body Body, maxImages int) (*Form, error) {
-	if media, _, err := mime.ParseMediaType(body.ContentType); err != nil || media != "application/json" {
+	media, _, err := mediaType(body.ContentType)
+	if err != nil {
+		body.Drop()
+		return nil, err
+	}
+	if media != "application/json" {
+		body.Drop()
 		return nil, errorf(KindContentType, "the content type must be application/json, not %.100q", body.ContentType)
 	}
 	return in.read(ctx, body, maxImages, (*reading).scanJSON)
@@ -34,13 +40,17 @@ func (in *Intake) ReadJSON(ctx context.Context, body Body, maxImages int) (*Form
 func (r *reading) scanJSON() error {
 	s := &jsonScanner{r: bufio.NewReader(r.body), ctx: r.ctx}
 	s.out = text{share: r.share, limit: int(r.in.limits.MaxTextBytes), over: func() error {
-		return errorf(KindFieldTooLarge, "the JSON without its pictures is over the limit of %s", mebibytes(r.in.limits.MaxTextBytes))
+		return errorf(KindFieldTooLarge, `the JSON without its pictures is over the limit of %s; pictures belong in images: [{"image_url": "data:image/png;base64,…"}]`,
+			mebibytes(r.in.limits.MaxTextBytes))
 	}}
+	if err := s.skipMark(); err != nil {
+		return err
+	}
 	for {
 		ok, err := s.nextDataURL()
 		if errors.Is(err, io.EOF) {
 			r.form.JSON = s.out.buf
-			return nil
+			return checkText(r.form.JSON)
 		}
 		if err != nil {
 			return err
@@ -58,6 +68,35 @@ func (r *reading) scanJSON() error {
 			}
 		}
 	}
+}
+
+// checkText refuses JSON that nobody could read: none at all, and text that is
+// not UTF-8.
+func checkText(text []byte) error {
+	if len(bytes.TrimSpace(text)) == 0 {
+		return errorf(KindBadBody, "the request body is empty; it must be a JSON object")
+	}
+	if before, wrong, ok := notUTF8(text); ok {
+		return errorf(KindBadBody, "the request body is not UTF-8: byte 0x%02x after %q; JSON must be UTF-8", wrong, before)
+	}
+	return nil
+}
+
+// notUTF8 returns the first byte that is not UTF-8, and a little of the text
+// before it.
+func notUTF8(text []byte) (before []byte, wrong byte, found bool) {
+	for i := 0; i < len(text); {
+		r, size := utf8.DecodeRune(text[i:])
+		if r == utf8.RuneError && size == 1 {
+			start := max(0, i-20)
+			for start < i && !utf8.RuneStart(text[start]) {
+				start++
+			}
+			return text[start:i], text[i], true
+		}
+		i += size
+	}
+	return nil, 0, false
 }
 
 // placeholder starts what stands for a picture. It is itself a data: URL, so
@@ -85,6 +124,22 @@ type jsonScanner struct {
 
 	last    []byte // the last string, as written, shortened
 	isValue bool   // last was followed by a colon: what comes is the value of that member
+}
+
+// skipMark skips a byte order mark, as RFC 8259 allows (section 8.1).
+func (s *jsonScanner) skipMark() error {
+	const utf8Mark, littleEndian, bigEndian = "\xef\xbb\xbf", "\xff\xfe", "\xfe\xff"
+	head, err := s.r.Peek(len(utf8Mark))
+	switch {
+	case err != nil && !errors.Is(err, io.EOF): // a short body fails later
+		return err
+	case string(head) == utf8Mark:
+		_, err := s.r.Discard(len(head))
+		return err
+	case bytes.HasPrefix(head, []byte(littleEndian)), bytes.HasPrefix(head, []byte(bigEndian)):
+		return errorf(KindBadBody, "the request body is UTF-16; JSON must be UTF-8")
+	}
+	return nil
 }
 
 const (
@@ -151,6 +206,7 @@ func (s *jsonScanner) copyString() error {
 // dataURL reads the decoded content of a data: URL that is a JSON string.
 type dataURL struct {
 	text    jsonString
+	digits  base64Text
 	content io.Reader // nil before the head is read
 }
 
@@ -159,11 +215,14 @@ func (u *dataURL) Read(p []byte) (int, error) {
 		if err := u.readHead(); err != nil {
 			return 0, err
 		}
-		u.content = base64.NewDecoder(base64.StdEncoding, &u.text)
+		u.digits.r = &u.text
+		u.content = base64.NewDecoder(base64.RawStdEncoding, &u.digits)
 	}
 	n, err := u.content.Read(p)
-	var corrupt base64.CorruptInputError
-	if errors.As(err, &corrupt) || errors.Is(err, io.ErrUnexpectedEOF) && u.text.done {
+	switch {
+	case u.digits.failed != nil && err != nil:
+		err = u.digits.failed // the decoder takes it for an end
+	case errors.As(err, new(base64.CorruptInputError)):
 		err = &Error{Kind: KindNotADataURL, Message: "the data: URL is not valid base64", Err: err}
 	}
 	return n, err

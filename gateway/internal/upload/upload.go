@@ -82,7 +82,7 @@ func (f *Form) Close() { f.share.close() }
 type reading struct {
 	in     *Intake
 	ctx    context.Context //nolint:containedctx // of the one call that this value lives in
-	body   *bodyReader
+	body   io.Reader       // its content, decompressed
 	share  *share
 	form   *Form
 	images []*picture.Reference // as many as the caller takes; each is set by its decoding
@@ -91,11 +91,20 @@ type reading struct {
 
 // read reads a body by scan, which adds to the form what it finds.
 func (in *Intake) read(ctx context.Context, body Body, maxImages int, scan func(*reading) error) (*Form, error) {
+	if err := body.checkEncoding(); err != nil {
+		body.Drop()
+		return nil, err
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	group, ctx := errgroup.WithContext(ctx)
-	b := body.open(in.limits.maxBody(maxImages), in.limits.Timeout)
-	r := &reading{in: in, ctx: ctx, body: b, share: in.budget.open(body.length(), b.cutOff), images: make([]*picture.Reference, maxImages), group: group}
+	limit := in.limits.maxBody(maxImages)
+	b := body.open(limit, in.limits.Timeout)
+	var content io.Reader = b
+	if body.compressed() {
+		content = &gunzip{r: b, left: limit, limit: limit}
+	}
+	r := &reading{in: in, ctx: ctx, body: content, share: in.budget.open(body.length(), b.cutOff), images: make([]*picture.Reference, maxImages), group: group}
 	r.form = &Form{share: r.share}
 	err := scan(r)
 	if err != nil {

@@ -1,0 +1,63 @@
+package upload
+
+import (
+	"encoding/base64"
+	"errors"
+	"io"
+	"strconv"
+)
+
+// base64Text makes plain base64 (RFC 4648, section 4) without padding of what
+// stands in data: URLs: the padding may be there or not, the alphabet may be the
+// one that is safe in URLs (section 5), and any character may be percent-encoded,
+// as in any URL.
+type base64Text struct {
+	r       io.Reader
+	percent []byte // of a percent-encoded character, what has come: %, %2
+	padding int    // how many = have come
+	failed  error  // of r, other than its end
+}
+
+func (t *base64Text) Read(p []byte) (n int, err error) {
+	for n == 0 && err == nil && len(p) > 0 {
+		var m int
+		m, err = t.r.Read(p)
+		for _, c := range p[:m] {
+			if len(t.percent) > 0 || c == '%' {
+				if t.percent = append(t.percent, c); len(t.percent) < len("%2B") {
+					continue
+				}
+				decoded, hexErr := strconv.ParseUint(string(t.percent[1:]), 16, 8)
+				if hexErr != nil {
+					return n, base64.CorruptInputError(0)
+				}
+				c, t.percent = byte(decoded), t.percent[:0]
+			}
+			switch c {
+			case '\r', '\n':
+				continue
+			case '=':
+				if t.padding++; t.padding > 2 {
+					return n, base64.CorruptInputError(0)
+				}
+				continue
+			case '-':
+				c = '+'
+			case '_':
+				c = '/'
+			}
+			if t.padding > 0 {
+				return n, base64.CorruptInputError(0) // something after the end
+			}
+			p[n] = c
+			n++
+		}
+	}
+	switch {
+	case errors.Is(err, io.EOF) && len(t.percent) > 0:
+		err = base64.CorruptInputError(0)
+	case !errors.Is(err, io.EOF):
+		t.failed = err
+	}
+	return n, err
+}
