@@ -19,7 +19,9 @@ import (
 	"github.com/spf13/pflag"
 	"go.uber.org/goleak"
 
+	"github.com/facediffuser/facediffuser/gateway/internal/config"
 	"github.com/facediffuser/facediffuser/gateway/internal/doctor"
+	"github.com/facediffuser/facediffuser/gateway/internal/family"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -241,6 +243,31 @@ func TestDocumentation(t *testing.T) {
 				}
 			}
 			t.Errorf("table of flags differs (go test -update rewrites it):\n%s", diff)
+		}
+	}
+}
+
+// TestGreeting: what a user is to copy works from where the user is.
+func TestGreeting(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for public, want := range map[string]string{
+		"":                                 "http://" + l.Addr().String(),
+		"https://faces.example.org/faces/": "https://faces.example.org/faces",
+	} {
+		settings := config.Default()
+		settings.Family, settings.PublicURL = mini, public
+		served, err := family.Load(mini)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		(&gateway{settings: &settings, family: served, listener: l}).greet(&out)
+		if text := out.String(); !strings.Contains(text, "ready on "+want+" (") || !strings.Contains(text, "curl -s "+want+"/v1/images/") {
+			t.Errorf("%q lacks %s", text, want)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -61,6 +62,15 @@ func startGateway(ctx context.Context, settings *config.Config, s streams) (g *g
 	if err = checkSafety(settings, g.family); err != nil {
 		return g, err
 	}
+	for _, alias := range settings.ModelAliases {
+		if !g.family.Answers(alias) {
+			g.family.Aliases = append(g.family.Aliases, alias)
+		}
+	}
+	proxies, err := settings.Proxies()
+	if err != nil {
+		return g, err
+	}
 	words, err := tokenizer.Load(g.family.TokenizerDir())
 	if err != nil {
 		return g, err
@@ -95,7 +105,8 @@ func startGateway(ctx context.Context, settings *config.Config, s streams) (g *g
 	served := networks.New(g.pool, g.family, settings.StepTimeout, optional...)
 	g.pipeline, err = pipeline.New(pipeline.Options{
 		Family: g.family, Tokenizer: words, MaxRunning: settings.MaxRunning, Servers: len(replicas), Version: version(),
-		Networks: served, Safety: safety, SafetyChecker: served,
+		NearestSize: settings.SizeFallback == "nearest",
+		Networks:    served, Safety: safety, SafetyChecker: served,
 	})
 	if err != nil {
 		return g, err
@@ -104,7 +115,7 @@ func startGateway(ctx context.Context, settings *config.Config, s streams) (g *g
 		MaxQueue: settings.MaxQueue, Timeout: settings.RequestTimeout, Model: g.family.Name, Metrics: metrics, Log: g.log,
 	})
 	handler := httpapi.New(httpapi.Options{
-		Pipeline: g.pipeline, Runner: g.runner, Ready: g.missing,
+		Pipeline: g.pipeline, Runner: g.runner, Ready: g.missing, PublicURL: g.publicURL(), TrustedProxies: proxies,
 		Intake: upload.NewIntake(picture.NewDecoder(picture.Limits{MaxPixels: settings.MaxImagePixels}, g.family.ObjectResolution), upload.Limits{
 			MaxFileBytes: int64(settings.MaxImageBytes), MemoryBytes: int64(settings.UploadMemory), Timeout: settings.UploadTimeout,
 		}),
@@ -128,6 +139,9 @@ func startTriton(ctx context.Context, settings *config.Config, models string, lo
 
 // url is how a program of this machine reaches the gateway.
 func (g *gateway) url() string { return localURL(g.listener.Addr().String()) }
+
+// publicURL is how clients reach the gateway, as far as the operator has said it.
+func (g *gateway) publicURL() string { return strings.TrimRight(g.settings.PublicURL, "/") }
 
 // replicas is the state of the Triton servers for the metrics.
 func (g *gateway) replicas() []telemetry.Replica {
@@ -259,5 +273,5 @@ Make a picture, out.png:
   curl -s %[1]s/v1/images/%[3]s \
     | sed 's/.*"b64_json":"\([^"]*\)".*/\1/' | base64 -d > out.png
 
-`, g.url(), g.family.Name, request)
+`, cmp.Or(g.publicURL(), g.url()), g.family.Name, request)
 }

@@ -243,10 +243,28 @@ func TestWholeProgram(t *testing.T) {
 		}
 	})
 
+	t.Run("parameters by flags", func(t *testing.T) {
+		stdout, _ := generate(0, "-s", alice, "-o", in("mapped.jpg"), "--steps", "6", "--seed", "5.0", "--scheduler", "ddim", "--eta", "0.5",
+			"--start-merge-step", "1", "--final-step", "3", "--fusion-map", "--output-compression", "40", "--negative-prompt", "snow", "--json", "a woman <|image|> on the beach")
+		if p := embedded(t, in("mapped.jpg")); p.Eta != 0.5 || p.Seed != 5 || p.NegativePrompt != "snow" || p.FinalStep != 3 {
+			t.Errorf("the picture carries %+v", p)
+		}
+		p := embedded(t, in("mapped.jpg"))
+		config, format, err := image.DecodeConfig(bytes.NewReader(read(t, in("mapped-fusion.png"))))
+		if err != nil || format != "png" || config.Width != p.Width || config.Height != p.Height || !strings.Contains(stdout, "mapped-fusion.png") {
+			t.Errorf("the map: %s %+v, %v; stdout %q", format, config, err, stdout)
+		}
+		// The same picture in better quality takes more bytes.
+		generate(0, "--from", in("mapped.jpg"), "-s", alice, "-o", in("better.jpg"), "--output-compression", "95", "-q")
+		if poor, better := len(read(t, in("mapped.jpg"))), len(read(t, in("better.jpg"))); poor >= better || embedded(t, in("better.jpg")) != p {
+			t.Errorf("%d bytes at 40, %d at 95, which carries %+v", poor, better, embedded(t, in("better.jpg")))
+		}
+	})
+
 	t.Run("refused", func(t *testing.T) {
 		for want, args := range map[string][]string{
 			"1 marker <|image|>, but there are 2": {"-s", alice, "-s", bob, "a woman <|image|> in the city"},
-			"num_inference_steps is 0":            {"--steps", "0", "a woman"},
+			"num_inference_steps must be an int":  {"--steps", "0", "a woman"},
 			"num_inference_steps":                 {"--steps", "many", "a woman"},
 			"must be ddim, pndm or dpmpp_2m":      {"--scheduler", "euler", "a woman"},
 			"size 3x3 is not served":              {"--size", "3x3", "a woman"},

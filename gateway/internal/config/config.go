@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,7 +20,11 @@ import (
 type Config struct {
 	File string // configuration file, may be empty
 
-	Listen string   // host:port of the HTTP server
+	Listen string // host:port of the HTTP server
+	// PublicURL is where clients reach the gateway, a path included; empty: at Listen.
+	PublicURL      string
+	TrustedProxies []string // addresses or networks whose X-Forwarded headers are believed
+
 	Triton []string // host:port of Triton replicas; empty: start a local one
 	Family string   // directory of the model family: pipeline.json, tokenizer/, models/
 	Python string   // interpreter of the environment that holds the local Triton
@@ -37,6 +44,9 @@ type Config struct {
 	RequestTimeout time.Duration // one request, its upload and its time in the queue included
 	ShutdownGrace  time.Duration // from SIGTERM to the end of the last request
 
+	SizeFallback string   // of sizes that the family does not serve: none or nearest
+	ModelAliases []string // other names of the family, beside its own
+
 	Safety string // of pictures that are not safe for work: auto, off, flag or refuse
 
 	EmbedParameters bool // write what reproduces a picture into it
@@ -53,7 +63,7 @@ func Default() Config {
 		Listen: "127.0.0.1:8080", Family: "model_repository/mini", Python: ".venv/bin/python", RunDir: ".run", LoadTimeout: 15 * time.Minute,
 		MaxQueue: 32, MaxImageBytes: 32 << 20, MaxImagePixels: 50_400_000, UploadMemory: 32 << 20, UploadTimeout: 5 * time.Minute,
 		StepTimeout: 30 * time.Second, RequestTimeout: 10 * time.Minute, ShutdownGrace: 20 * time.Second,
-		Safety: "auto", EmbedParameters: true, EmbedXMP: true,
+		SizeFallback: "none", Safety: "auto", EmbedParameters: true, EmbedXMP: true,
 		MemoryLimit: 150 << 20, LogFormat: "text", LogLevel: "info",
 	}
 }
@@ -65,6 +75,8 @@ func (c *Config) Flags() *pflag.FlagSet {
 	f.SortFlags = false
 	f.StringVar(&c.File, "config", c.File, "read settings from this YAML or JSON `file`")
 	f.StringVar(&c.Listen, "listen", c.Listen, "serve HTTP on this `host:port`")
+	f.StringVar(&c.PublicURL, "public-url", c.PublicURL, "`URL` under which clients reach the gateway, for everything that shows one (default: that of --listen)")
+	f.StringSliceVar(&c.TrustedProxies, "trusted-proxies", c.TrustedProxies, "believe the X-Forwarded headers of these `addresses` or networks (10.0.0.0/8, comma-separated)")
 	f.StringSliceVar(&c.Triton, "triton", c.Triton, "use the Triton servers at these gRPC `addresses` (host:port, comma-separated) instead of starting a local one")
 	f.StringVar(&c.Family, "family", c.Family, "serve the model family in this `directory` (pipeline.json, tokenizer/, models/)")
 	f.StringVar(&c.Python, "python", c.Python, "`interpreter` of the environment that holds the local Triton")
@@ -79,6 +91,8 @@ func (c *Config) Flags() *pflag.FlagSet {
 	f.DurationVar(&c.StepTimeout, "step-timeout", c.StepTimeout, "give one call to one network at most this long")
 	f.DurationVar(&c.RequestTimeout, "request-timeout", c.RequestTimeout, "give one request at most this long, its upload and its time in the queue included")
 	f.DurationVar(&c.ShutdownGrace, "shutdown-grace", c.ShutdownGrace, "after SIGTERM, give running requests at most this long")
+	f.StringVar(&c.SizeFallback, "size-fallback", c.SizeFallback, "`mode`: what to do with a size that the family does not serve; none: refuse it; nearest: make the nearest size and warn")
+	f.StringSliceVar(&c.ModelAliases, "model-aliases", c.ModelAliases, "other `names` for the family, such as gpt-image-1, for programs that cannot be given its own (comma-separated)")
 	f.StringVar(&c.Safety, "safety", c.Safety, "`mode`: off, flag or refuse pictures that a safety checker finds not safe for work; auto: refuse if the family has one")
 	f.BoolVar(&c.EmbedParameters, "embed-parameters", c.EmbedParameters, "write the parameters that reproduce a picture into it")
 	f.BoolVar(&c.EmbedXMP, "embed-xmp", c.EmbedXMP, "mark pictures as synthetic by XMP (DigitalSourceType)")
@@ -96,6 +110,19 @@ func (c *Config) Validate() error {
 	}
 	if err := checkAddress(c.Listen, true); err != nil {
 		fault("listen", "%v", err)
+	}
+	if c.PublicURL != "" {
+		if err := checkPublicURL(c.PublicURL); err != nil {
+			fault("public-url", "%v", err)
+		}
+	}
+	if _, err := c.Proxies(); err != nil {
+		fault("trusted-proxies", "%v", err)
+	}
+	for _, a := range c.ModelAliases {
+		if !modelName.MatchString(a) {
+			fault("model-aliases", "must be letters, digits and any of . _ : -, at most 128, not %q", a)
+		}
 	}
 	for _, a := range c.Triton {
 		if err := checkAddress(a, false); err != nil {
@@ -144,10 +171,44 @@ func (c *Config) Validate() error {
 			fault(name, "must be %s, not %q", strings.Join(choices, " or "), v)
 		}
 	}
+	oneOf("size-fallback", c.SizeFallback, "none", "nearest")
 	oneOf("safety", c.Safety, "auto", "off", "flag", "refuse")
 	oneOf("log-format", c.LogFormat, "text", "json")
 	oneOf("log-level", c.LogLevel, "debug", "info", "warn", "error")
 	return errors.Join(faults...)
+}
+
+// modelName is what a model may be called: one segment of a path, without escapes.
+var modelName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$`)
+
+// checkPublicURL wants what stands before /v1/images/edits.
+func checkPublicURL(text string) error {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+		return fmt.Errorf("must be like https://faces.example.org, not %q", text)
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return fmt.Errorf("must have no user, query or fragment: %q", text)
+	case strings.HasSuffix(strings.TrimRight(u.Path, "/"), "/v1"):
+		return fmt.Errorf("must be the address without /v1, not %q", text)
+	}
+	return nil
+}
+
+// Proxies are the trusted proxies as networks; an address is a network of one.
+func (c *Config) Proxies() ([]netip.Prefix, error) {
+	var all []netip.Prefix
+	for _, text := range c.TrustedProxies {
+		network, err := netip.ParsePrefix(text)
+		if address, err2 := netip.ParseAddr(text); err2 == nil && address.Zone() == "" {
+			network, err = address.Prefix(address.BitLen())
+		}
+		if err != nil {
+			return nil, fmt.Errorf("must be addresses or networks such as 10.0.0.0/8, not %q", text)
+		}
+		all = append(all, network.Masked())
+	}
+	return all, nil
 }
 
 // Loopback says whether only programs of this machine can reach the server.

@@ -90,6 +90,13 @@ func TestFaults(t *testing.T) {
 		"variable":      {env: map[string]string{"FACEDIFFUSER_MAX_QUEUE": "x"}, want: []string{`FACEDIFFUSER_MAX_QUEUE: must be a whole number, not "x"`}},
 		"port":          {args: []string{"--listen", "localhost"}, want: []string{`listen: must be host:port, not "localhost"`}},
 		"port range":    {args: []string{"--listen", ":70000"}, want: []string{`listen: port must be a number up to 65535, not "70000"`}},
+		"public URL":    {args: []string{"--public-url", "faces.example.org"}, want: []string{`public-url: must be like https://faces.example.org, not "faces.example.org"`}},
+		"base URL":      {args: []string{"--public-url", "https://faces.example.org/v1/"}, want: []string{`public-url: must be the address without /v1, not "https://faces.example.org/v1/"`}},
+		"URL and query": {args: []string{"--public-url", "https://faces.example.org/?a=b"}, want: []string{`public-url: must have no user, query or fragment: "https://faces.example.org/?a=b"`}},
+		"proxy":         {args: []string{"--trusted-proxies", "10.0.0.1,proxy.example.org"}, want: []string{`trusted-proxies: must be addresses or networks such as 10.0.0.0/8, not "proxy.example.org"`}},
+		"proxy network": {args: []string{"--trusted-proxies", "10.0.0.0/33"}, want: []string{`trusted-proxies: must be addresses or networks such as 10.0.0.0/8, not "10.0.0.0/33"`}},
+		"alias":         {args: []string{"--model-aliases", "gpt-image-1,a/b"}, want: []string{`model-aliases: must be letters, digits and any of . _ : -, at most 128, not "a/b"`}},
+		"fallback":      {args: []string{"--size-fallback", "largest"}, want: []string{`size-fallback: must be none or nearest, not "largest"`}},
 		"replica":       {args: []string{"--triton", "a:1,:2"}, want: []string{`triton: must name a host, not ":2"`}},
 		"replica port":  {args: []string{"--triton", "a:0"}, want: []string{`triton: port must be a number up to 65535, not "0"`}},
 		"all at once": {
@@ -123,6 +130,14 @@ func TestSyntaxErrorShowsThePlace(t *testing.T) {
 	_, err := load(t, "listen: [a\n", nil)
 	if err == nil || !strings.Contains(err.Error(), "[1:9]") {
 		t.Errorf("want line and column, got %v", err)
+	}
+}
+
+func TestProxies(t *testing.T) {
+	c := config.Config{TrustedProxies: []string{"10.1.2.3/8", "192.0.2.7", "::1", "fd00::/8"}}
+	got, err := c.Proxies()
+	if want := "[10.0.0.0/8 192.0.2.7/32 ::1/128 fd00::/8]"; err != nil || fmt.Sprint(got) != want {
+		t.Errorf("%v, %v, want %s", got, err, want)
 	}
 }
 

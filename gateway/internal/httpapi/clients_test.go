@@ -7,11 +7,15 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/facediffuser/facediffuser/gateway/internal/httpapi"
+	"github.com/facediffuser/facediffuser/gateway/internal/job"
 	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
 )
 
@@ -255,6 +259,73 @@ func TestRefusedBodiesAreRead(t *testing.T) {
 		if err != nil || resp.StatusCode != status {
 			t.Errorf("%s: %d %s, %v", target, resp.StatusCode, data, err)
 		}
+	}
+}
+
+// TestAliases: every name has an entry, as programs look for the one that they know.
+func TestAliases(t *testing.T) {
+	f := newFake()
+	f.family.Aliases = []string{"face-diffuser", "gpt-image-1"}
+	g := serve(t, f)
+	resp, data := g.do(t, "GET", "/v1/models", "", nil)
+	matchesDocument(t, resp, data)
+	others := map[string][]string{}
+	for _, m := range decode[httpapi.ModelList](t, data).Data {
+		others[m.ID] = m.Aliases
+	}
+	want := map[string][]string{
+		"mini": {"face-diffuser", "gpt-image-1"}, "face-diffuser": {"mini", "gpt-image-1"}, "gpt-image-1": {"mini", "face-diffuser"},
+	}
+	if diff := cmp.Diff(want, others); diff != "" {
+		t.Errorf("want -, got +\n%s", diff)
+	}
+	_, data = g.do(t, "GET", "/v1/models/gpt-image-1", "", nil)
+	if m := decode[httpapi.Model](t, data); m.ID != "gpt-image-1" {
+		t.Errorf("%+v", m)
+	}
+	if resp, data := g.json(t, "/v1/images/generations", `{"prompt": "a", "model": "gpt-image-1"}`); resp.StatusCode != http.StatusOK {
+		t.Errorf("%d %s", resp.StatusCode, data)
+	}
+}
+
+// TestAddressesBehindProxies: what a trusted proxy says is believed, and nobody else.
+func TestAddressesBehindProxies(t *testing.T) {
+	forwarded := []string{
+		"X-Forwarded-For", "203.0.113.9", "X-Forwarded-Proto", "https", "X-Forwarded-Host", "faces.example.org", "X-Forwarded-Prefix", "/faces/",
+	}
+	for name, c := range map[string]struct {
+		proxies, public string
+		headers         []string
+		server, client  string
+	}{
+		"direct":            {"", "", nil, "/", "127.0.0.1"},
+		"a liar":            {"10.0.0.0/8", "", forwarded, "/", "127.0.0.1"},
+		"a trusted proxy":   {"127.0.0.0/8", "", forwarded, "https://faces.example.org/faces", "203.0.113.9"},
+		"two proxies":       {"127.0.0.0/8", "", []string{"X-Forwarded-Proto", "https, http", "X-Forwarded-Host", "a.example.org, b"}, "https://a.example.org", "127.0.0.1"},
+		"a public URL wins": {"127.0.0.0/8", "https://public.example.org/f", forwarded, "https://public.example.org/f", "203.0.113.9"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := serve(t, newFake(), func(o *httpapi.Options, _ *job.Options) {
+				o.PublicURL = c.public
+				if c.proxies != "" {
+					o.TrustedProxies = []netip.Prefix{netip.MustParsePrefix(c.proxies)}
+				}
+			})
+			resp, data := g.do(t, "GET", "/openapi.json", "", nil, c.headers...)
+			matchesDocument(t, resp, data)
+			served := decode[map[string]any](t, data)
+			if got, want := fmt.Sprint(served["servers"]), "[map[url:"+c.server+"]]"; got != want {
+				t.Errorf("servers %s, want %s", got, want)
+			}
+			// The rest is as in the file.
+			served["servers"] = at(t, "servers")
+			if !bytes.Equal(marshal(t, served), marshal(t, document().object)) {
+				t.Error("another document")
+			}
+			if line := decode[map[string]any](t, []byte(<-g.log)); line["client"] != c.client {
+				t.Errorf("client %v, want %s", line["client"], c.client)
+			}
+		})
 	}
 }
 

@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	_ "embed"
 	"net/http"
 	"strings"
 
@@ -26,12 +25,4 @@ func (s *server) readyz(c *gin.Context) {
 	f := fault{kind: notReady, message: "not ready: " + strings.Join(missing, "; ")}
 	c.Header("Retry-After", "1")
 	s.answer(c, http.StatusServiceUnavailable, gin.H{"status": "not ready", "missing": missing, "error": f.body()})
-}
-
-//go:embed openapi.json
-var openAPIDocument []byte
-
-func (s *server) openAPI(c *gin.Context) {
-	s.allowWrite(c)
-	c.Data(http.StatusOK, "application/json", openAPIDocument)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 
 	"github.com/gin-gonic/gin"
 
@@ -19,7 +20,7 @@ type Model struct {
 	Object  string   `json:"object"` // "model"
 	Created int64    `json:"created"`
 	OwnedBy string   `json:"owned_by"`
-	Aliases []string `json:"aliases"` // other names that it answers to
+	Aliases []string `json:"aliases"` // its other names, each an entry of its own in a list
 	// Vocabulary is absent for a family that takes any sentence.
 	Vocabulary family.Vocabulary `json:"vocabulary,omitempty"`
 }
@@ -30,28 +31,37 @@ type ModelList struct {
 	Data   []Model `json:"data"`
 }
 
-func modelOf(f *family.Family) Model {
-	return Model{
-		ID: f.Name, Object: "model", Created: f.Created, OwnedBy: "facediffuser",
-		Aliases: append([]string{}, f.Aliases...), Vocabulary: f.Vocabulary,
-	}
+// modelOf is the family under one of its names.
+func modelOf(f *family.Family, name string) Model {
+	others := slices.DeleteFunc(names(f), func(other string) bool { return other == name })
+	return Model{ID: name, Object: "model", Created: f.Created, OwnedBy: "facediffuser", Aliases: others, Vocabulary: f.Vocabulary}
 }
+
+// names are all that the family answers to, its own first.
+func names(f *family.Family) []string { return append([]string{f.Name}, f.Aliases...) }
 
 func unknownModel(name string, f *family.Family) *fault {
 	return &fault{kind: modelNotFound, param: "model", message: fmt.Sprintf("model %q does not exist; this gateway serves %q", name, f.Name)}
 }
 
 func (s *server) listModels(c *gin.Context) {
-	s.answer(c, http.StatusOK, ModelList{Object: "list", Data: []Model{modelOf(s.Pipeline.Family())}})
+	f := s.Pipeline.Family()
+	list := ModelList{Object: "list"}
+	// An alias has an entry of its own: programs look for a name that they know.
+	for _, name := range names(f) {
+		list.Data = append(list.Data, modelOf(f, name))
+	}
+	s.answer(c, http.StatusOK, list)
 }
 
 func (s *server) getModel(c *gin.Context) {
 	f := s.Pipeline.Family()
-	if id := c.Param("id"); !f.Answers(id) {
+	id := c.Param("id")
+	if !f.Answers(id) {
 		s.fail(c, unknownModel(id, f))
 		return
 	}
-	s.answer(c, http.StatusOK, modelOf(f))
+	s.answer(c, http.StatusOK, modelOf(f, id))
 }
 
 // Capabilities tell a client what it may ask for.

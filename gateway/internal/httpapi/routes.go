@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -41,6 +42,11 @@ type Options struct {
 	Gatherer prometheus.Gatherer
 	Log      *slog.Logger
 	Version  string
+	// PublicURL is where clients reach the gateway, without a slash at its end;
+	// empty where that is not known.
+	PublicURL string
+	// TrustedProxies are believed what their X-Forwarded headers say of a client.
+	TrustedProxies []netip.Prefix
 
 	EmbedParameters bool // write what reproduces a picture into it
 	EmbedXMP        bool // write the XMP that marks a picture as synthetic
@@ -87,8 +93,12 @@ func New(o Options) http.Handler {
 	r := gin.New()
 	r.HandleMethodNotAllowed = true
 	r.RedirectTrailingSlash = false
-	if err := r.SetTrustedProxies(nil); err != nil {
-		panic(err) // it only parses addresses, and there are none
+	proxies := make([]string, len(o.TrustedProxies))
+	for i, p := range o.TrustedProxies {
+		proxies[i] = p.String()
+	}
+	if err := r.SetTrustedProxies(proxies); err != nil {
+		panic(err) // it only parses them
 	}
 	r.Use(s.observe, s.recover, s.checkQuery)
 	r.NoRoute(func(c *gin.Context) {

@@ -85,6 +85,7 @@ type Pipeline struct {
 	networks  Networks
 	checker   SafetyChecker
 	safety    Safety
+	nearest   bool
 	known     words
 	version   string
 	servers   int
@@ -109,6 +110,9 @@ type Options struct {
 	MaxRunning int
 	// Servers is how many serve the networks; 0 counts as one.
 	Servers int
+	// NearestSize serves a size that the family does not have in the nearest one
+	// that it has, with a warning.
+	NearestSize bool
 	// Version of the program, for the parameters that a picture carries.
 	Version string
 }
@@ -127,7 +131,7 @@ func New(o Options) (*Pipeline, error) {
 	}
 	return &Pipeline{
 		family: o.Family, tokenizer: o.Tokenizer, schedule: schedule, networks: o.Networks, checker: o.SafetyChecker,
-		safety: o.Safety, known: knownWords(o.Family), version: o.Version, servers: max(o.Servers, 1), capacity: o.MaxRunning,
+		safety: o.Safety, nearest: o.NearestSize, known: knownWords(o.Family), version: o.Version, servers: max(o.Servers, 1), capacity: o.MaxRunning,
 	}, nil
 }
 

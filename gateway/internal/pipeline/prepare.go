@@ -176,7 +176,12 @@ func (p *Pipeline) prepareSettings(r *Request, params Params, dims Dimensions) e
 	if err := params.check(parameters.Of(f)); err != nil {
 		return err
 	}
-	if (params.Width != 0 || params.Height != 0) && (params.Width != dims.Width || params.Height != dims.Height) {
+	switch other := params.Width != dims.Width || params.Height != dims.Height; {
+	case params.Width == 0 && params.Height == 0 || !other:
+	case p.nearest: // there is one size, so it is the nearest
+		r.Warnings = append(r.Warnings, Warning{"size", fmt.Sprintf(
+			"size %dx%d is not served by this family; the pictures are %dx%d", params.Width, params.Height, dims.Width, dims.Height)})
+	default:
 		return &InputError{Param: "size", Code: "unsupported_value", Message: fmt.Sprintf(
 			"size %dx%d is not served; this family serves %dx%d (or auto)", params.Width, params.Height, dims.Width, dims.Height)}
 	}

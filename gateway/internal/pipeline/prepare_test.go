@@ -300,6 +300,34 @@ func TestPrepareWarnsOfUnknownWords(t *testing.T) {
 	})
 }
 
+// By the operator's choice another size is no error.
+func TestPrepareServesTheNearestSize(t *testing.T) {
+	f := mini(t)
+	tok, err := tokenizer.Load(f.TokenizerDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := New(Options{Family: f, Tokenizer: tok, Networks: unreachable{}, NearestSize: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for size, want := range map[int]string{512: "size 512x512 is not served by this family; the pictures are 128x128", 128: "", 0: ""} {
+		r, err := p.Prepare(t.Context(), Params{Prompt: "a man at the beach", Width: size, Height: size}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got string
+		for _, w := range r.Warnings {
+			if w.Param == "size" {
+				got += w.Message
+			}
+		}
+		if got != want || r.Width != 128 || r.Height != 128 {
+			t.Errorf("%d: %dx%d with the warnings %v, want %q", size, r.Width, r.Height, r.Warnings, want)
+		}
+	}
+}
+
 func TestSeedsWrap(t *testing.T) {
 	r := Request{Seed: math.MaxUint32}
 	if r.seed(0) != math.MaxUint32 || r.seed(1) != 0 || r.seed(2) != 1 {
