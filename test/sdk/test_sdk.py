@@ -10,11 +10,13 @@ import os
 import pathlib
 import re
 import time
+import typing
 import unittest
 import urllib.request
 import uuid
 
 import openai
+from openai.types.image_generate_params import ImageGenerateParamsBase
 
 URL = os.environ["FACEDIFFUSER_URL"]
 FACES = pathlib.Path(os.environ["FACEDIFFUSER_EXAMPLES"])
@@ -74,6 +76,42 @@ class TestSDK(unittest.TestCase):
     def test_same_seed_same_picture(self):
         first, second = (client().images.generate(prompt="a man in a forest", extra_body=QUICK).data[0].b64_json for _ in range(2))
         self.assertEqual(first, second)
+
+    def test_values_of_the_sdk(self):
+        """Every value that the SDK has for a field is served, or refused as OpenAI's that is not served here."""
+
+        def literals(kind):
+            if typing.get_origin(kind) is typing.Literal:
+                return list(typing.get_args(kind))
+            return [v for part in typing.get_args(kind) for v in literals(part)]
+
+        tried = 0
+        for name, kind in typing.get_type_hints(ImageGenerateParamsBase).items():
+            for value in literals(kind):
+                if name == "model":
+                    continue  # a name is served or a 404
+                with self.subTest(name=name, value=value):
+                    tried += 1
+                    try:
+                        client().images.generate(prompt="a man", extra_body={**QUICK, "num_inference_steps": 1, name: value})
+                    except openai.BadRequestError as error:
+                        self.assertIn(error.code, ("unsupported_value", "unsupported_parameter"))
+                        self.assertEqual(error.param, name)
+        self.assertGreater(tried, 20)
+
+    def test_base_url_without_version(self):
+        with self.assertRaises(openai.NotFoundError) as raised, face("alice") as alice:
+            openai.OpenAI(base_url=URL, api_key="none").images.edit(image=alice, prompt="a woman <|image|>")
+        self.assertIn("the base URL must end in /v1", raised.exception.message)
+
+    def test_seeds_and_warnings_of_openais_fields(self):
+        """What a program sees that knows nothing of this gateway."""
+        with face("alice") as alice:
+            raw = client().images.with_raw_response.edit(image=alice, prompt="a woman with a zebra", n=2, extra_body=QUICK)
+        result = raw.parse()
+        self.assertEqual([d.revised_prompt for d in result.data], ["a woman <|image|> with a zebra"] * 2)
+        self.assertEqual(raw.headers["x-facediffuser-seeds"], "42, 43")
+        self.assertRegex(raw.headers["x-facediffuser-warnings"], r'^%"[ -~]*zebra[ -~]*";param="prompt"$')
 
     def test_models(self):
         names = [m.id for m in client().models.list()]

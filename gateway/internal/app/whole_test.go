@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"image"
 	_ "image/png"
 	"io"
@@ -124,7 +125,7 @@ func read(t *testing.T, name string) []byte {
 
 // TestWholeProgram serves on a real Triton and uses it from the command line.
 func TestWholeProgram(t *testing.T) {
-	url, log, end := serving(t)
+	url, log, end := serving(t, "--size-fallback", "nearest", "--model-aliases", "gpt-image-1,face-diffuser")
 	dir := t.TempDir()
 	in := func(name string) string { return filepath.Join(dir, name) }
 	env := map[string]string{"FACEDIFFUSER_URL": url}
@@ -243,6 +244,22 @@ func TestWholeProgram(t *testing.T) {
 		}
 	})
 
+	t.Run("a size and a name that others have", func(t *testing.T) {
+		_, stderr := generate(0, "-o", in("small.png"), "--steps", "2", "--size", "512x512", "a man on the beach")
+		p := embedded(t, in("small.png"))
+		if want := fmt.Sprintf("warning: size 512x512 is not served by this family; the pictures are %dx%d", p.Width, p.Height); !strings.Contains(stderr, want) || p.Width == 512 {
+			t.Errorf("%q lacks %q", stderr, want)
+		}
+		resp, err := http.Post(url+"/v1/images/generations", "application/json", strings.NewReader(`{"prompt": "a man", "model": "gpt-image-1", "size": "1024x1024", "num_inference_steps": 1}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if warnings := resp.Header.Get("X-Facediffuser-Warnings"); resp.StatusCode != http.StatusOK || !strings.Contains(warnings, `;param="size"`) {
+			t.Errorf("%s with the warnings %s", resp.Status, warnings)
+		}
+	})
+
 	t.Run("parameters by flags", func(t *testing.T) {
 		stdout, _ := generate(0, "-s", alice, "-o", in("mapped.jpg"), "--steps", "6", "--seed", "5.0", "--scheduler", "ddim", "--eta", "0.5",
 			"--start-merge-step", "1", "--final-step", "3", "--fusion-map", "--output-compression", "40", "--negative-prompt", "snow", "--json", "a woman <|image|> on the beach")
@@ -267,7 +284,7 @@ func TestWholeProgram(t *testing.T) {
 			"num_inference_steps must be an int":  {"--steps", "0", "a woman"},
 			"num_inference_steps":                 {"--steps", "many", "a woman"},
 			"must be ddim, pndm or dpmpp_2m":      {"--scheduler", "euler", "a woman"},
-			"size 3x3 is not served":              {"--size", "3x3", "a woman"},
+			"size must be auto or WIDTHxHEIGHT":   {"--size", "large", "a woman"},
 			"start_merge_step is a field of":      {"--start-merge-step", "2", "a woman"},
 		} {
 			if _, stderr := generate(exitUsage, append([]string{"-o", in("no.png")}, args...)...); !strings.Contains(stderr, want) {

@@ -58,7 +58,11 @@ func (s *server) readInput(c *gin.Context, on endpoint) (*input, []*picture.Refe
 		if on == edits {
 			takes = "multipart/form-data or application/json"
 		}
-		return nil, nil, &fault{kind: unsupportedMedia, message: fmt.Sprintf("%s takes %s, not content type %.100q", on.path(), takes, body.ContentType)}
+		sent := fmt.Sprintf("content type %.100q", body.ContentType)
+		if body.ContentType == "" {
+			sent = "a body without a content type"
+		}
+		return nil, nil, &fault{kind: unsupportedMedia, message: fmt.Sprintf("%s takes %s, not %s", on.path(), takes, sent)}
 	}
 	if in.user = in.safetyID; in.user == "" {
 		in.user = in.plainUser

@@ -159,7 +159,7 @@ func (s *server) prepare(ctx context.Context, r *session, subjects []*picture.Re
 	}
 	if r.on == edits && len(subjects) == 0 {
 		return &fault{kind: invalidValue, code: "missing_required_parameter", param: "image",
-			message: "image is missing: send one reference image for each subject, or use " + generations.path()}
+			message: `image is missing: send one reference image for each subject (in JSON as images: [{"image_url": "data:image/png;base64,…"}]), or use ` + generations.path()}
 	}
 	if r.request, err = s.Pipeline.Prepare(ctx, r.params, subjects); err != nil {
 		return err
