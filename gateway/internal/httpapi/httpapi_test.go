@@ -560,10 +560,10 @@ func TestSlowUploads(t *testing.T) {
 		status            int
 		code              string
 	}{
-		"over the upload's time":             {short, form, text, 408, "upload_too_slow"},
-		"over it in what may be a picture":   {short, form, "--b\r\nContent-Disposition: form-data; name=\"image\"\r\n\r\n", 408, "upload_too_slow"},
-		"over it in the first bytes of JSON": {short, "application/json", "", 408, "upload_too_slow"},
-		"over the request's time":            {func(o *httpapi.Options, _ *job.Options) { o.Limits.RequestTimeout = 50 * time.Millisecond }, form, text, 504, "job_expired"},
+		"over the upload's time":           {short, form, text, 408, "upload_too_slow"},
+		"over it in what may be a picture": {short, form, "--b\r\nContent-Disposition: form-data; name=\"image\"\r\n\r\n", 408, "upload_too_slow"},
+		"over it in JSON":                  {short, "application/json", "", 408, "upload_too_slow"},
+		"over the request's time":          {func(o *httpapi.Options, _ *job.Options) { o.Limits.RequestTimeout = 50 * time.Millisecond }, form, text, 504, "job_expired"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := serve(t, newFake(), c.change)

@@ -23,31 +23,14 @@ func (t *base64Text) Read(p []byte) (n int, err error) {
 		var m int
 		m, err = t.r.Read(p)
 		for _, c := range p[:m] {
-			if len(t.percent) > 0 || c == '%' {
-				if t.percent = append(t.percent, c); len(t.percent) < len("%2B") {
+			if !digit[c] || t.padding > 0 || len(t.percent) > 0 { // rare
+				var ok bool
+				if c, ok = t.translate(c); !ok {
+					return n, base64.CorruptInputError(0)
+				}
+				if c == 0 {
 					continue
 				}
-				decoded, hexErr := strconv.ParseUint(string(t.percent[1:]), 16, 8)
-				if hexErr != nil {
-					return n, base64.CorruptInputError(0)
-				}
-				c, t.percent = byte(decoded), t.percent[:0]
-			}
-			switch c {
-			case '\r', '\n':
-				continue
-			case '=':
-				if t.padding++; t.padding > 2 {
-					return n, base64.CorruptInputError(0)
-				}
-				continue
-			case '-':
-				c = '+'
-			case '_':
-				c = '/'
-			}
-			if t.padding > 0 {
-				return n, base64.CorruptInputError(0) // something after the end
 			}
 			p[n] = c
 			n++
@@ -60,4 +43,39 @@ func (t *base64Text) Read(p []byte) (n int, err error) {
 		t.failed = err
 	}
 	return n, err
+}
+
+// digit are the characters of plain base64.
+var digit = func() (is [256]bool) {
+	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/") {
+		is[c] = true
+	}
+	return is
+}()
+
+// translate returns the plain character, 0 for none yet, and false for what
+// cannot stand here.
+func (t *base64Text) translate(c byte) (byte, bool) {
+	if len(t.percent) > 0 || c == '%' {
+		if t.percent = append(t.percent, c); len(t.percent) < len("%2B") {
+			return 0, true
+		}
+		decoded, err := strconv.ParseUint(string(t.percent[1:]), 16, 8)
+		if err != nil {
+			return 0, false
+		}
+		c, t.percent = byte(decoded), t.percent[:0]
+	}
+	switch c {
+	case '\r', '\n':
+		return 0, true
+	case '=':
+		t.padding++
+		return 0, t.padding <= 2
+	case '-':
+		c = '+'
+	case '_':
+		c = '/'
+	}
+	return c, digit[c] && t.padding == 0 // nothing follows the padding
 }
