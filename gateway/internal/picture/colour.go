@@ -12,8 +12,6 @@ import (
 	"io"
 	"slices"
 
-	"golang.org/x/image/riff"
-
 	"github.com/facediffuser/facediffuser/gateway/internal/picture/internal/icc"
 )
 
@@ -35,7 +33,7 @@ type colours struct {
 // toSRGB returns what converts rows of the picture in r to sRGB, nil for
 // nothing, and a warning for its sender, "" for none. A profile is never a
 // reason to refuse a picture.
-func toSRGB(f *format, space icc.Space, r io.Reader) (*icc.Transform, string) {
+func toSRGB(f *format, space icc.Space, r io.ReadSeeker) (*icc.Transform, string) {
 	found := colours{space: space}
 	switch f {
 	case formatJPEG:
@@ -91,9 +89,7 @@ func fromCICP(cicp []byte) (*icc.Transform, string) {
 // all of them, as Pillow does (PIL/JpegImagePlugin.py: icclist).
 func (c *colours) readJPEG(r io.Reader) {
 	const (
-		app2, sos    = 0xe2, 0xda
-		standalone   = 0xd0 // RST0 to EOI have no content
-		eoi          = 0xd9
+		app2         = 0xe2
 		name         = "ICC_PROFILE\x00"
 		numberAndAll = 2
 	)
@@ -102,11 +98,11 @@ func (c *colours) readJPEG(r io.Reader) {
 	br := bufio.NewReader(r)
 	_, _ = br.Discard(2) // an error is found by the next read
 	for {
-		marker, ok := jpegMarker(br)
-		if !ok || marker == sos || marker == eoi {
+		marker, err := nextMarker(br)
+		if err != nil || marker == jpegSOS {
 			break
 		}
-		if standalone <= marker && marker < eoi || marker == 1 {
+		if !hasLength(marker) {
 			continue
 		}
 		var length [2]byte
@@ -136,24 +132,6 @@ func (c *colours) readJPEG(r io.Reader) {
 	}
 	for _, part := range parts {
 		c.profile = append(c.profile, part[numberAndAll:]...)
-	}
-}
-
-// jpegMarker reads up to the next marker. Decoders skip what is none.
-func jpegMarker(br *bufio.Reader) (byte, bool) {
-	for {
-		if _, err := br.ReadSlice(0xff); err != nil && !errors.Is(err, bufio.ErrBufferFull) {
-			return 0, false
-		}
-		for b := byte(0xff); b != 0; {
-			var err error
-			if b, err = br.ReadByte(); err != nil {
-				return 0, false
-			}
-			if b != 0xff && b != 0 {
-				return b, true
-			}
-		}
 	}
 }
 
@@ -220,16 +198,11 @@ func inflateProfile(chunk []byte) ([]byte, error) {
 	return profile, err
 }
 
-func (c *colours) readWebP(r io.Reader) {
-	_, chunks, err := riff.NewReader(r)
-	for err == nil {
-		var id riff.FourCC
-		var data io.Reader
-		id, _, data, err = chunks.Next()
-		if err == nil && id == (riff.FourCC{'I', 'C', 'C', 'P'}) {
-			c.profile, err = io.ReadAll(io.LimitReader(data, maxProfile))
-			c.damaged = err != nil
-			return
-		}
+func (c *colours) readWebP(r io.ReadSeeker) {
+	w, err := readWebP(r)
+	if err != nil || w.icc.size == 0 {
+		return
 	}
+	c.profile, err = io.ReadAll(io.LimitReader(w.icc.reader(r), maxProfile))
+	c.damaged = err != nil
 }

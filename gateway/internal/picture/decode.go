@@ -9,17 +9,12 @@ import (
 	"fmt"
 	"image"
 	"image/color"
-	"image/gif"
 	"image/jpeg"
 	"image/png"
 	"io"
 	"runtime/debug"
 	"slices"
 	"strings"
-
-	"github.com/bep/imagemeta"
-	"golang.org/x/image/riff"
-	"golang.org/x/image/webp"
 
 	"github.com/facediffuser/facediffuser/gateway/internal/picture/internal/icc"
 	"github.com/facediffuser/facediffuser/gateway/internal/picture/internal/jpegrows"
@@ -108,7 +103,7 @@ func (d *Decoder) Decode(ctx context.Context, r io.ReadSeeker) (*Reference, erro
 	if header.memory > releaseAbove {
 		defer debug.FreeOSMemory()
 	}
-	square := newSquarer(header.width, header.height, orientation(format, file.rewound()), d.size)
+	square := newSquarer(header.width, header.height, format.metadata(file.rewound()).orientation(), d.size)
 	colours, warning := toSRGB(format, header.space, file.rewound())
 	rgb := make([]uint8, 3*header.width)
 	err = format.rows(ctx, file.rewound(), func(m image.Image) error {
@@ -183,33 +178,38 @@ type header struct {
 	space         icc.Space // what the samples are
 }
 
-// format is a file format that is decoded here.
+// format is a file format that is decoded here. Each function reads the file from
+// its beginning.
 type format struct {
-	name   string
-	header func(io.Reader) (header, error)
-	rows   func(ctx context.Context, r io.Reader, emit func(image.Image) error) error
-	meta   imagemeta.ImageFormat // where the EXIF orientation is read from
+	name     string
+	header   func(io.ReadSeeker) (header, error)
+	rows     func(ctx context.Context, r io.ReadSeeker, emit func(image.Image) error) error
+	metadata func(io.ReadSeeker) metadata
 	// bytesPerPixel times MaxPixels is the memory that one picture may take. A
 	// progressive JPEG without chroma subsampling takes 6 and a little.
 	bytesPerPixel int64
 }
 
 var (
-	formatPNG  = &format{"PNG", wholeHeader(png.DecodeConfig), whole(png.Decode), imagemeta.PNG, 4}
-	formatJPEG = &format{"JPEG", jpegHeader, jpegrows.Decode, imagemeta.JPEG, 7}
-	formatWebP = &format{"WebP", wholeHeader(webp.DecodeConfig), whole(decodeWebP), imagemeta.WebP, 4}
-	formatGIF  = &format{"GIF", wholeHeader(gif.DecodeConfig), whole(gif.Decode), 0, 4} // first frame; has no EXIF
+	formatPNG  = &format{"PNG", wholeHeader(pngConfig), whole(decodePNG), pngMetadata, 4}
+	formatJPEG = &format{"JPEG", jpegHeader, jpegRows, jpegMetadata, 7}
+	formatWebP = &format{"WebP", wholeHeader(webpConfig), whole(decodeWebP), webpMetadata, 4}
+	formatGIF  = &format{"GIF", gifHeader, gifRows, func(io.ReadSeeker) metadata { return metadata{} }, 4}
 )
 
-func jpegHeader(r io.Reader) (header, error) {
+func jpegHeader(r io.ReadSeeker) (header, error) {
 	h, err := jpegrows.ReadHeader(r)
 	space := map[int]icc.Space{1: icc.Gray, 3: icc.RGB, 4: icc.CMYK}[h.Components]
 	return header{h.Width, h.Height, h.Memory, space}, err
 }
 
+func jpegRows(ctx context.Context, r io.ReadSeeker, emit func(image.Image) error) error {
+	return jpegrows.Decode(ctx, r, emit)
+}
+
 // wholeHeader is for decoders that return a whole picture.
-func wholeHeader(decodeConfig func(io.Reader) (image.Config, error)) func(io.Reader) (header, error) {
-	return func(r io.Reader) (header, error) {
+func wholeHeader(decodeConfig func(io.ReadSeeker) (image.Config, error)) func(io.ReadSeeker) (header, error) {
+	return func(r io.ReadSeeker) (header, error) {
 		c, err := decodeConfig(r)
 		bytes := 4 * int64(c.Width) * int64(c.Height)
 		switch c.ColorModel {
@@ -222,22 +222,14 @@ func wholeHeader(decodeConfig func(io.Reader) (image.Config, error)) func(io.Rea
 	}
 }
 
-func whole(decode func(io.Reader) (image.Image, error)) func(context.Context, io.Reader, func(image.Image) error) error {
-	return func(_ context.Context, r io.Reader, emit func(image.Image) error) error {
+func whole(decode func(io.ReadSeeker) (image.Image, error)) func(context.Context, io.ReadSeeker, func(image.Image) error) error {
+	return func(_ context.Context, r io.ReadSeeker, emit func(image.Image) error) error {
 		m, err := decode(r)
 		if err != nil {
 			return err
 		}
 		return emit(m)
 	}
-}
-
-func decodeWebP(r io.Reader) (image.Image, error) {
-	m, err := webp.Decode(r)
-	if err != nil {
-		return nil, err
-	}
-	return asVP8(m), nil
 }
 
 // sniff recognises a format by its first bytes, also those that are not decoded
@@ -252,10 +244,6 @@ func sniff(head []byte) (*format, error) {
 	case has("\xff\xd8\xff"):
 		return formatJPEG, nil
 	case has("RIFF") && len(head) >= 12 && string(head[8:12]) == "WEBP":
-		const animated = 1 << 1
-		if len(head) > 20 && string(head[12:16]) == "VP8X" && head[20]&animated != 0 {
-			return nil, errorf(KindUnsupportedFormat, "animated WebP is not supported; send a still image")
-		}
 		return formatWebP, nil
 	case has("GIF87a"), has("GIF89a"):
 		return formatGIF, nil
@@ -356,52 +344,4 @@ func decodeError(ctx context.Context, f *format, err error) error {
 		e.Message = fmt.Sprintf("the %s is damaged (%v)", f.name, err)
 	}
 	return e
-}
-
-// orientation reads EXIF's Orientation, 1 to 8; 1 where there is none or the
-// metadata are unreadable, which is no reason to refuse a picture.
-func orientation(f *format, r io.ReadSeeker) int {
-	value := 1
-	meta := f.meta
-	switch meta {
-	case 0:
-		return value
-	case imagemeta.WebP:
-		if r = webpEXIF(r); r == nil {
-			return value
-		}
-		meta = imagemeta.TIFF
-	}
-	_, err := imagemeta.Decode(imagemeta.Options{
-		R: r, ImageFormat: meta, Sources: imagemeta.EXIF,
-		ShouldHandleTag: func(t imagemeta.TagInfo) bool { return t.Tag == "Orientation" && t.Namespace == "IFD0" },
-		HandleTag: func(t imagemeta.TagInfo) error {
-			if v, ok := t.Value.(uint16); ok && 1 <= v && v <= 8 {
-				value = int(v)
-			}
-			return imagemeta.ErrStopWalking
-		},
-		Warnf: func(string, ...any) {},
-	})
-	if err != nil {
-		return 1
-	}
-	return value
-}
-
-// webpEXIF returns the content of a WebP's EXIF chunk, which is a TIFF file, or
-// nil. imagemeta 1.0.1 would lose its way after a chunk of odd length.
-func webpEXIF(r io.Reader) io.ReadSeeker {
-	_, chunks, err := riff.NewReader(r)
-	for err == nil {
-		var id riff.FourCC
-		var size uint32
-		var data io.Reader
-		id, size, data, err = chunks.Next()
-		if id == (riff.FourCC{'E', 'X', 'I', 'F'}) && size < 1<<20 {
-			content, _ := io.ReadAll(data) // cut off is as good as damaged
-			return bytes.NewReader(bytes.TrimPrefix(content, []byte("Exif\x00\x00")))
-		}
-	}
-	return nil
 }

@@ -6,11 +6,15 @@
 // [Decoder] turns untrusted bytes into a [Reference]: recognise the format by
 // its first bytes, compare the dimensions in the header with the limits, wait for
 // its turn, decode, convert colours to sRGB by an embedded profile, apply the
-// EXIF orientation, composite transparency over black, pad to a centred square
+// orientation of EXIF or XMP, composite transparency over black, pad to a centred square
 // with black and resize to the object resolution as Pillow does. There the
 // pixels are rounded to 8 bits; from there to the image encoder's size
 // everything is floating point. A profile that cannot be applied leaves a
 // warning ([Reference.Warning]), never an error.
+//
+// What is harmlessly damaged is read as Pillow reads it, or better
+// (docs/images.md, docs/adr/0017): the readers of containers here give the
+// libraries' decoders, which are strict, what makes the picture and no more.
 //
 // # Memory and time
 //

@@ -128,11 +128,13 @@ func (e Encoding) intoWebP(file []byte, width, height int) []byte {
 }
 
 func appendRIFF(dst []byte, id string, data []byte) []byte {
-	dst = append(dst, id...)
-	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(data)))
-	dst = append(dst, data...)
+	dst = append(appendRIFFHead(dst, id, int64(len(data))), data...)
 	if len(data)%2 != 0 {
 		dst = append(dst, 0)
 	}
 	return dst
+}
+
+func appendRIFFHead(dst []byte, id string, size int64) []byte {
+	return binary.LittleEndian.AppendUint32(append(dst, id...), uint32(size))
 }

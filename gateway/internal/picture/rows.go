@@ -42,7 +42,7 @@ func compositor(m image.Image) func(dst []uint8, x, y int) {
 		palette *[256]color.NRGBA
 	)
 	switch m := m.(type) {
-	case *vp8:
+	case *lossyWebP:
 		alpha, offset, step = m.A, m.AOffset, 1
 	case *image.NRGBA:
 		alpha, offset, step = m.Pix[3:], m.PixOffset, 4
@@ -81,14 +81,8 @@ func rowReader(m image.Image) func(dst []uint8, x, y int) {
 				dst[0], dst[1], dst[2] = color.YCbCrToRGB(luma[x], cb[x>>shift], cr[x>>shift])
 			}
 		}
-	case *vp8:
-		return func(dst []uint8, x, y int) {
-			luma, chroma := m.Y[m.YOffset(0, y):], m.COffset(0, y)
-			cb, cr := m.Cb[chroma:], m.Cr[chroma:]
-			for ; len(dst) > 0; dst, x = dst[3:], x+1 {
-				dst[0], dst[1], dst[2] = vp8RGB(luma[x], cb[x/2], cr[x/2])
-			}
-		}
+	case *lossyWebP:
+		return m.row
 	case *image.RGBA: // premultiplied, which is composited over black
 		return func(dst []uint8, x, y int) {
 			for src := m.Pix[m.PixOffset(x, y):]; len(dst) > 0; dst, src = dst[3:], src[4:] {
@@ -178,19 +172,45 @@ func paletteOf(m *image.Paletted) *[256]color.NRGBA {
 	return &palette
 }
 
-// vp8 is a lossy WebP. Its samples have BT.601's video range (black 16, white
-// 235), which golang.org/x/image/webp passes off as JPEG's full range.
-type vp8 struct{ image.NYCbCrA } // A is nil where there is no transparency
+// lossyWebP is a picture of VP8. Its samples have BT.601's video range (black 16,
+// white 235), which golang.org/x/image/webp passes off as JPEG's full range. A is
+// nil where there is no transparency.
+type lossyWebP struct{ image.NYCbCrA }
 
-// asVP8 marks what golang.org/x/image/webp made of a lossy file.
-func asVP8(m image.Image) image.Image {
-	switch m := m.(type) {
-	case *image.YCbCr:
-		return &vp8{image.NYCbCrA{YCbCr: *m}}
-	case *image.NYCbCrA:
-		return &vp8{*m}
+// row is what rowReader returns.
+func (m *lossyWebP) row(dst []uint8, x, y int) {
+	width, height := m.Rect.Dx(), m.Rect.Dy()
+	x, y = x-m.Rect.Min.X, y-m.Rect.Min.Y
+	near := y / 2
+	far := min(max(near-1+y%2*2, 0), (height-1)/2) // the next nearest row of chroma
+	cb := chromaRows{m.Cb[near*m.CStride:], m.Cb[far*m.CStride:]}
+	cr := chromaRows{m.Cr[near*m.CStride:], m.Cr[far*m.CStride:]}
+	luma := m.Y[y*m.YStride:]
+	for ; len(dst) > 0; dst, x = dst[3:], x+1 {
+		dst[0], dst[1], dst[2] = vp8RGB(luma[x], cb.at(x, width), cr.at(x, width))
 	}
-	return m
+}
+
+// chromaRows are the two rows of 4:2:0 chroma that a row of pixels lies between.
+type chromaRows struct{ near, far []uint8 }
+
+// at is the chroma of pixel x of width: of the four samples about it 9, 3, 3 and 1
+// sixteenths, rounded as libwebp does (src/dsp/upsampling.c).
+func (c chromaRows) at(x, width int) uint8 {
+	left, right := (x-1)/2, (x+1)/2
+	switch {
+	case x == 0:
+		left = 0
+		fallthrough
+	case x == width-1 && x%2 == 1:
+		return uint8((3*int(c.near[left]) + int(c.far[left]) + 2) / 4)
+	}
+	nearLeft, nearRight, farLeft, farRight := int(c.near[left]), int(c.near[right]), int(c.far[left]), int(c.far[right])
+	sum := nearLeft + nearRight + farLeft + farRight + 8
+	if x%2 == 1 {
+		return uint8(((sum+2*(nearRight+farLeft))/8 + nearLeft) / 2)
+	}
+	return uint8(((sum+2*(nearLeft+farRight))/8 + nearRight) / 2)
 }
 
 // vp8RGB converts as libwebp does (src/dsp/yuv.h: VP8YUVToR, …G, …B).

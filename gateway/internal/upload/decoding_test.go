@@ -93,7 +93,7 @@ func TestTheFirstErrorOfDecodingIsTheAnswer(t *testing.T) {
 	in := newIntake(Limits{})
 	odd := string(readFile(t, "odd.png"))
 	_, err := readForm(t, in, part{name: "image", file: "a.png", value: odd}, part{name: "image", file: "b.png", value: odd[:500]})
-	wantError(t, err, Kind(picture.KindCorrupt), "image[1]", "damaged")
+	wantError(t, err, Kind(picture.KindCorrupt), "image[1]", "cut off")
 }
 
 // A real server ends a request's context when the deadline of its connection
