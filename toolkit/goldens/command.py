@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
         fusion.write(args.root / "fusion" / "testdata", write_tensors)
     if "tokenizer" in groups:
         words = CLIPTokenizerFast.from_pretrained(args.family / "tokenizer")
-        tokenizer.write(internal / "tokenizer" / "testdata", words, write_lines)
+        tokenizer.write(internal, words, write_lines)
     if "picture" in groups:
         picture.write(internal / "picture" / "testdata", write_tensors)
     if "colour" in groups:

@@ -12,7 +12,9 @@ from toolkit.reference.prompt import MARKER, PromptError, encode, place_markers
 PERSON_NOUNS = ["woman", "man", "girl", "boy", "person", "child"]
 
 
-def write(folder: Path, tokenizer: CLIPTokenizerFast, write_lines) -> None:
+def write(internal: Path, tokenizer: CLIPTokenizerFast, write_lines) -> None:
+    """internal: the folder of the gateway's packages."""
+    folder = internal / "tokenizer" / "testdata"
     lines = []
     for text in dict.fromkeys(strings(tokenizer)):
         # transformers' own truncation, not ours: 76 + end-of-text, unpadded
@@ -37,7 +39,7 @@ def write(folder: Path, tokenizer: CLIPTokenizerFast, write_lines) -> None:
             lines.append({"prompt": prompt, "images": images, "used": used})
         except PromptError as error:
             lines.append({"prompt": prompt, "images": images, "error": error.reason})
-    write_lines(folder / "placements.jsonl.gz", lines, person_nouns=PERSON_NOUNS)
+    write_lines(internal / "placement" / "testdata" / "placements.jsonl.gz", lines, person_nouns=PERSON_NOUNS)
 
 
 def strings(tokenizer: CLIPTokenizerFast):

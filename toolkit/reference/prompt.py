@@ -9,6 +9,7 @@ and gives other positions where the two streams differ: a marker inside a word, 
 word before it or beyond the cut. Those prompts are errors here.
 """
 
+import itertools
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -87,29 +88,34 @@ def _in_word(character: str) -> bool:
 def place_markers(prompt: str, images: int, person_nouns: list[str]) -> str:
     """The prompt with one marker a reference image, where the user may leave markers out.
 
-    1. With `<|image|>` in it the prompt stays, and the counts must agree.
-    2. The standalone word `img` is a marker if there are as many as images.
+    1. The word `img` right after a person noun is a marker (FastComposer's prompts).
+    2. With markers in it the prompt stays, and the counts must agree.
     3. With as many person nouns as images, markers are placed after them.
     A word is a run of letters, marks, digits, `_` and `-`; nouns match in any case, `img` in its own.
+    These are the clear cases alone; the gateway (internal/placement) serves the other sentences too, with a warning.
     Raises PromptError (count, placement).
     """
+    nouns = {noun.lower() for noun in person_nouns}
+    if images:
+        prompt = _replace_stand_ins(prompt, nouns)
     markers = prompt.count(MARKER)
     if markers or not images:
         if markers != images:
             raise PromptError("count", f"the prompt has {markers} markers {MARKER} for {images} reference images")
         return prompt
-    words = list(_WORD.finditer(prompt))
-    nouns = {noun.lower() for noun in person_nouns}
-    stand_ins = [m for m in words if m.group() == "img"]
-    found = [m for m in words if m.group().lower() in nouns]
-    if len(stand_ins) == images:
-        spans = [(m.start(), m.end(), MARKER) for m in stand_ins]
-    elif len(found) == images:
-        spans = [(m.end(), m.end(), f" {MARKER}") for m in found]
-    else:
+    found = [m for m in _WORD.finditer(prompt) if m.group().lower() in nouns]
+    if len(found) != images:
         raise PromptError("placement", f"put {MARKER} after the noun of each of the {images} subjects")
-    for start, end, marker in reversed(spans):
-        prompt = prompt[:start] + marker + prompt[end:]
+    for noun in reversed(found):
+        prompt = prompt[: noun.end()] + f" {MARKER}" + prompt[noun.end() :]
+    return prompt
+
+
+def _replace_stand_ins(prompt: str, nouns: set[str]) -> str:
+    words = list(_WORD.finditer(prompt))
+    for noun, word in reversed(list(itertools.pairwise(words))):
+        if word.group() == "img" and noun.group().lower() in nouns and prompt[noun.end() : word.start()].isspace():
+            prompt = prompt[: word.start()] + MARKER + prompt[word.end() :]
     return prompt
 
 

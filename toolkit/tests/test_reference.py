@@ -313,7 +313,13 @@ def test_misplaced_markers(pipeline, prompt, reason):
 def test_markers_are_placed_only_where_it_is_clear():
     assert place_markers("a woman and a man", 2, ["woman", "man"]) == "a woman <|image|> and a man <|image|>"
     assert place_markers("a woman img", 1, ["woman"]) == "a woman <|image|>"
-    for prompt, images, reason in [("a woman <|image|>", 2, "count"), ("a forest", 1, "placement")]:
+    assert place_markers("an img of a Woman", 1, ["woman"]) == "an img of a Woman <|image|>"
+    for prompt, images, reason in [
+        ("a woman <|image|>", 2, "count"),
+        ("a woman img", 2, "count"),
+        ("a forest", 1, "placement"),
+        ("img", 1, "placement"),
+    ]:
         with pytest.raises(PromptError) as error:
             place_markers(prompt, images, ["woman"])
         assert error.value.reason == reason

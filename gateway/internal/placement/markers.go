@@ -1,0 +1,135 @@
+package placement
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/facediffuser/facediffuser/gateway/internal/tokenizer"
+)
+
+// StandIn is the word for a marker in FastComposer's prompts.
+const StandIn = "img"
+
+// replaceStandIns writes each img that stands right after a person as a marker, and says how many there are.
+func (p *Placer) replaceStandIns(prompt string) (string, int) {
+	var out strings.Builder
+	words, end, found := wordsOf(prompt), 0, 0
+	for i, w := range words {
+		if w.text != StandIn || w.suffix != "" || !w.joined || i == 0 || words[i-1].suffix != "" || !p.person(words[i-1]) {
+			continue
+		}
+		out.WriteString(prompt[end:w.start] + tokenizer.Marker)
+		end = w.end
+		found++
+	}
+	return out.String() + prompt[end:], found
+}
+
+// person tells words that stand for people.
+func (p *Placer) person(w word) bool {
+	l := p.lexicon
+	_, singular := l.nouns[w.low]
+	_, plural := l.plurals[w.low]
+	_, group := l.sections["groups"][w.low]
+	_, tag := (&parser{lexicon: l}).tag(w.low)
+	switch w.low {
+	case "he", "she", "him", "her", "me", "you", "they", "them", "us", "we":
+		return true
+	}
+	return singular || plural || group || tag != "" || l.is("names", w.low) || w.capital() && l.is("capital names", w.low)
+}
+
+// repair puts every marker of a prompt behind a word that can be a subject:
+//
+//   - A word before it takes it, as it is written, unless that is one that only leads to a noun ("and", "the", "with").
+//   - Inside a word it moves to the word's end; behind a whole person noun only a space was forgotten.
+//   - Behind symbols, emoji and invisible characters it moves back to the word before them, behind a comma or a full
+//     stop only if that word is a person.
+//   - Otherwise it moves on to the noun that follows ("<|image|> a young woman"), and if none does, it gets one.
+func (p *Placer) repair(prompt string) string {
+	pieces := strings.Split(prompt, tokenizer.Marker)
+	var out strings.Builder
+	for i := range len(pieces) - 1 {
+		before, after, more := pieces[i], &pieces[i+1], i+2 < len(pieces)
+		words := wordsOf(before)
+		var last word
+		if n := len(words); n > 0 {
+			last = words[n-1]
+		}
+		gap := before[last.suffixEnd:]
+		fits := len(words) > 0 && bindable(last)
+		leads := fits && last.suffix == "" && strings.TrimSpace(gap) == "" && (p.lexicon.is("openers", last.low) || p.lexicon.is("determiners", last.low))
+		next, _ := utf8.DecodeRuneInString(*after)
+		switch {
+		case leads || !fits || strings.ContainsFunc(gap, endsClause) && !p.person(last):
+			if ahead := p.nounAhead(*after, more); ahead > 0 {
+				out.WriteString(before + strings.TrimLeftFunc((*after)[:ahead], unicode.IsSpace) + " " + tokenizer.Marker)
+				*after = (*after)[ahead:]
+				break
+			}
+			noun := p.known(person{noun: "person"})
+			if !leads || !p.lexicon.is("determiners", last.low) {
+				noun = article(noun) + " " + noun
+			}
+			out.WriteString(before)
+			if r, _ := utf8.DecodeLastRuneInString(before); (before == "" && i > 0) || before != "" && !unicode.IsSpace(r) {
+				out.WriteString(" ")
+			}
+			if before != "" && strings.TrimSpace(before) == "" && i > 0 || before == "" && i > 0 {
+				out.WriteString("and ")
+			}
+			out.WriteString(noun + " " + tokenizer.Marker)
+			if isWord(next) {
+				out.WriteString(" ")
+			}
+		case gap == "" && isWord(next) && p.person(last):
+			out.WriteString(before + " " + tokenizer.Marker + " ")
+		case gap == "" && isWord(next):
+			rest := strings.TrimLeftFunc(*after, isWord)
+			word := (*after)[:len(*after)-len(rest)]
+			out.WriteString(before + word + " " + tokenizer.Marker)
+			*after = rest
+		case strings.TrimSpace(gap) == "":
+			out.WriteString(before + tokenizer.Marker)
+		default:
+			out.WriteString(before[:last.suffixEnd] + " " + tokenizer.Marker + strings.TrimRightFunc(gap, unicode.IsSpace))
+			if isWord(next) {
+				out.WriteString(" ")
+			}
+		}
+	}
+	return out.String() + pieces[len(pieces)-1]
+}
+
+// bindable tells a word that ends in a letter, number or accent, and is no emoji of a digit.
+func bindable(w word) bool {
+	r, _ := utf8.DecodeLastRuneInString(w.text)
+	return isWord(r) && !strings.ContainsAny(w.text, "\u20e3\ufe0f")
+}
+
+// nounAhead is the end of the noun that the text goes on with, behind its article and adjectives; 0 if there is
+// none, or if it has a marker of its own, as more say.
+func (p *Placer) nounAhead(text string, more bool) int {
+	const most = 5
+	for i, w := range wordsOf(text) {
+		switch {
+		case i == 0 && strings.TrimSpace(text[:w.start]) != "", i > 0 && !w.joined, i == most:
+			return 0
+		case p.person(w) && w.suffix == "" && !(more && strings.TrimSpace(text[w.end:]) == ""):
+			return w.end
+		case p.lexicon.is("function words", w.low) && !p.lexicon.is("determiners", w.low), strings.HasSuffix(w.low, "ing"):
+			return 0
+		}
+	}
+	return 0
+}
+
+// endsClause tells punctuation behind which a marker has nothing more to do with the words before it.
+func endsClause(r rune) bool {
+	return strings.ContainsRune(".,;:!?()[]{}<>|/\n…—–", r)
+}
+
+func isWord(r rune) bool {
+	return unicode.IsLetter(r) || unicode.IsMark(r) || unicode.IsNumber(r)
+}

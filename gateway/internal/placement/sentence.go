@@ -1,0 +1,391 @@
+package placement
+
+import (
+	"regexp"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// word is one of a sentence.
+type word struct {
+	start, end int    // bytes
+	text, low  string // as it is written, and in lower case
+	suffix     string // of a contraction or possessive, without its apostrophe: s, m, re …
+	suffixEnd  int    // end of word and suffix
+	joined     bool   // nothing but white space lies between the word before and this one
+}
+
+// wordPattern is a letter, digit or underscore, then also accents and hyphens.
+var wordPattern = regexp.MustCompile(`[\p{L}\p{N}_][\p{L}\p{M}\p{N}_-]*`)
+
+func wordsOf(text string) []word {
+	var words []word
+	end := 0
+	for _, span := range wordPattern.FindAllStringIndex(text, -1) {
+		w := word{start: span[0], end: span[1], text: text[span[0]:span[1]], suffixEnd: span[1]}
+		w.low = strings.ToLower(w.text)
+		gap := text[end:w.start]
+		if n := len(words); n > 0 && (gap == "'" || gap == "’") && isSuffix(w.low) {
+			words[n-1].suffix, words[n-1].suffixEnd = w.low, w.end
+			end = w.end
+			continue
+		}
+		w.joined = len(words) > 0 && gap != "" && strings.TrimSpace(gap) == ""
+		words = append(words, w)
+		end = w.end
+	}
+	return words
+}
+
+func isSuffix(low string) bool {
+	switch low {
+	case "s", "t", "m", "d", "re", "ve", "ll":
+		return true
+	}
+	return false
+}
+
+func (w word) capital() bool {
+	r, _ := utf8.DecodeRuneInString(w.text)
+	return unicode.IsUpper(r)
+}
+
+// kind of a person in a sentence.
+type kind byte
+
+const (
+	noun kind = iota
+	name
+	pronoun
+	group
+)
+
+// crowd is the size of a group of which the subjects are only some.
+const crowd = -1
+
+// largestGroup is how many people a sentence can have one by one.
+const largestGroup = 4
+
+// person is one or more people in a sentence.
+type person struct {
+	kind kind
+	// start and end are the bytes of the phrase with article and adjectives, head those of its noun.
+	start, end int
+	head       int
+	noun       string // singular, in lower case
+	gender     gender
+	size       int    // of a group: how many; 0 any number; crowd
+	owner      string // my, her … of a group
+	adjectives string // of a group
+	possessive bool   // the woman's
+	plural     bool   // a pronoun that stands for several
+	asker      bool   // I, me, you
+	verb       int    // end of the "am" or "are" after a pronoun, 0 without: no singular noun agrees with it
+}
+
+// parser finds the people of a sentence.
+type parser struct {
+	*lexicon
+	words   []word
+	found   []person
+	used    int  // words before this one belong to somebody already
+	negated bool // the last person was
+}
+
+// people finds whom a sentence names, in its order.
+func (l *lexicon) people(sentence string) []person {
+	p := &parser{lexicon: l, words: wordsOf(sentence)}
+	for i := 0; i < len(p.words); {
+		next := p.personAt(i)
+		if next > i {
+			p.used = next
+			i = next
+			continue
+		}
+		i++
+	}
+	return p.found
+}
+
+// low is word i in lower case if it directly follows the one before; else "".
+func (p *parser) low(i int) string {
+	if i < 0 || i >= len(p.words) || !p.words[i].joined {
+		return ""
+	}
+	return p.words[i].low
+}
+
+// before is the word before word i if nothing but white space lies between them; else "".
+func (p *parser) before(i int) string {
+	if i <= 0 || i >= len(p.words) || !p.words[i].joined {
+		return ""
+	}
+	return p.words[i-1].low
+}
+
+// isPerson tells nouns and groups of people.
+func (p *parser) isPerson(low string) bool {
+	_, singular := p.nouns[low]
+	_, plural := p.plurals[low]
+	return singular || plural
+}
+
+// personAt looks whether word i is the head of a person's phrase, adds that and returns the index of the word
+// behind it; i if it is none.
+func (p *parser) personAt(i int) int {
+	w := p.words[i]
+	if number, singular := p.tag(w.low); singular != "" {
+		found := person{kind: noun, start: w.start, end: w.end, head: w.start, noun: singular, gender: p.nouns[singular]}
+		if number > 1 {
+			found.kind, found.size = group, number
+		}
+		return p.add(found, i, i+1)
+	}
+	if number := p.number(w.low); number > 0 || w.low == "all" {
+		if next := p.low(i + 2); p.low(i+1) == "of" && (next == "them" || next == "us" || next == "you") {
+			start := i
+			for start > p.used && (p.before(start) == "the" || p.before(start) == "all") {
+				start--
+			}
+			return p.add(person{kind: group, plural: true, start: p.words[start].start, end: p.words[i+2].end, head: w.start, noun: "person", size: number}, start, i+3)
+		}
+	}
+	size, isGroup := p.sections["groups"][w.low]
+	if p.is("crowds", w.low) {
+		size, isGroup = crowd, true
+	}
+	singular, isPlural := p.plurals[w.low]
+	sex, isNoun := p.nouns[w.low]
+	switch {
+	case isGroup && p.low(i+1) == "of":
+		return p.groupOf(i, size)
+	case isGroup && (w.low == "many" || w.low == "countless" || p.is("things", p.low(i+1)) || p.isPerson(p.low(i+1))):
+		return i
+	case isGroup:
+		if !isPlural {
+			singular = "person"
+		}
+		return p.phrase(i, person{kind: group, noun: singular, gender: p.nouns[singular], size: size})
+	case (isPlural || isNoun) && w.suffix == "" && p.isPerson(p.low(i+1)):
+		return i // a woman doctor
+	case isPlural:
+		return p.phrase(i, person{kind: group, noun: singular, gender: p.nouns[singular]})
+	case isNoun:
+		return p.phrase(i, person{kind: noun, noun: w.low, gender: sex})
+	case p.is("names", w.low) || w.capital() && p.is("capital names", w.low):
+		return p.name(i)
+	}
+	return p.pronounAt(i)
+}
+
+// tag is how many people a tag such as 2girls counts, and the noun in it; "" for other words.
+func (p *parser) tag(low string) (number int, singular string) {
+	digits := strings.TrimLeftFunc(low, unicode.IsDigit)
+	if len(digits) == len(low) {
+		return 0, ""
+	}
+	if _, ok := p.nouns[digits]; ok && low[:len(low)-len(digits)] == "1" {
+		return 1, digits
+	}
+	return p.number(low[:len(low)-len(digits)]), p.plurals[digits]
+}
+
+// groupOf is a couple of friends, a family of four.
+func (p *parser) groupOf(i, size int) int {
+	head := i + 2
+	for head < i+6 && p.low(head) != "" && p.plurals[p.low(head)] == "" && p.number(p.low(head)) == 0 && (!p.is("function words", p.low(head)) || p.is("determiners", p.low(head))) {
+		head++
+	}
+	if n := p.number(p.low(head)); n > 0 {
+		size = n
+		if p.plurals[p.low(head+1)] != "" {
+			head++
+		}
+	}
+	singular := p.plurals[p.low(head)]
+	if singular == "" {
+		if p.number(p.low(head)) == 0 {
+			return i
+		}
+		singular = "person"
+	}
+	var adjectives []string
+	for _, w := range p.words[i+2 : head] {
+		if !p.is("determiners", w.low) && p.number(w.low) == 0 {
+			adjectives = append(adjectives, w.text)
+		}
+	}
+	start, _, _, own := p.premodifiers(i)
+	return p.add(person{
+		kind: group, start: p.words[start].start, end: p.words[head].end, head: p.words[i].start, noun: singular, gender: p.nouns[singular],
+		size: size, owner: own, adjectives: strings.Join(adjectives, " "), possessive: p.words[head].suffix == "s",
+	}, start, head+1)
+}
+
+// phrase adds the person whose noun is word i, with its article, number and adjectives.
+func (p *parser) phrase(i int, found person) int {
+	w := p.words[i]
+	start, number, adjectives, own := p.premodifiers(i)
+	found.start, found.head, found.end = p.words[start].start, w.start, w.end
+	found.possessive = w.suffix == "s"
+	if number != 0 {
+		found.kind = group // two woman, as some write
+		found.size = number
+	}
+	if found.kind == group {
+		found.adjectives, found.owner = adjectives, own
+		found.possessive = found.possessive || w.suffix != ""
+	}
+	return p.add(found, start, i+1)
+}
+
+// premodifiers are what belongs to the noun at word i before it: the first word of it, the number that it says,
+// its adjectives and its owner (my, her).
+func (p *parser) premodifiers(i int) (start, number int, adjectives, owner string) {
+	const most = 3 // adjectives
+	start = i
+	for start > p.used && p.words[start].joined && i-start < most {
+		w := p.words[start-1]
+		if w.suffix != "" || p.is("determiners", w.low) || p.is("function words", w.low) || p.number(w.low) > 0 || p.is("crowds", w.low) || strings.HasSuffix(w.low, "ing") && !p.determined(start-1) {
+			break
+		}
+		start--
+	}
+	if i-start == most && start > p.used && p.words[start].joined && !p.is("determiners", p.before(start)) && p.number(p.before(start)) == 0 {
+		start = i // too long to be adjectives
+	}
+	var said []string
+	for _, w := range p.words[start:i] {
+		said = append(said, w.text)
+	}
+	adjectives = strings.Join(said, " ")
+	if start > p.used {
+		if n := p.number(p.before(start)); n > 0 {
+			start, number = start-1, n
+		} else if p.is("crowds", p.before(start)) {
+			start, number = start-1, crowd
+		}
+	}
+	for start > p.used && (p.is("determiners", p.before(start)) || number > 0 && p.before(start) == "all") && p.words[start-1].suffix == "" {
+		start--
+		switch d := p.words[start].low; d {
+		case "my", "our", "your", "his", "her", "their":
+			owner = d
+		}
+	}
+	return start, number, adjectives, owner
+}
+
+// determined tells whether a determiner or a number comes right before word i.
+func (p *parser) determined(i int) bool {
+	return i > p.used && (p.is("determiners", p.before(i)) || p.number(p.before(i)) > 0)
+}
+
+// add takes a person whose phrase has the words from first up to next, unless the sentence says that nobody is there.
+func (p *parser) add(found person, first, next int) int {
+	switch p.before(first) {
+	case "no", "without", "not", "never", "except", "minus":
+		p.negated = true
+		return next
+	case "or", "nor":
+		if p.negated {
+			return next
+		}
+	}
+	p.negated = false
+	p.found = append(p.found, found)
+	return next
+}
+
+// name adds a given name, with the family name behind it.
+func (p *parser) name(i int) int {
+	w := p.words[i]
+	if n := len(p.found); n > 0 && i > 0 && w.joined && p.found[n-1].end == p.words[i-1].end && p.found[n-1].kind == noun && p.used == i {
+		return i + 1 // my friend Alice is one person
+	}
+	last := i
+	if next := i + 1; w.suffix == "" && w.capital() && p.low(next) != "" && p.words[next].capital() && !p.is("function words", p.low(next)) && !p.isPerson(p.low(next)) &&
+		(p.low(next+1) == "" || !p.words[next+1].capital()) {
+		last = next
+	}
+	return p.add(person{
+		kind: name, start: w.start, head: w.start, end: p.words[last].end, noun: "person", possessive: p.words[last].suffix == "s" && p.low(last+1) != "" && !p.verbal(last+1),
+	}, i, last+1)
+}
+
+// verbal tells words that follow "Alice's" where that means "Alice is".
+func (p *parser) verbal(i int) bool {
+	low := p.low(i)
+	return strings.HasSuffix(low, "ing") || p.is("continuations", low) || p.is("determiners", low)
+}
+
+// pronounAt adds the person for whom the pronoun at word i stands, unless that is one who was named before.
+func (p *parser) pronounAt(i int) int {
+	w := p.words[i]
+	found := person{kind: pronoun, start: w.start, head: w.start, end: w.end, noun: "person"}
+	named := func(g gender) bool {
+		for _, f := range p.found {
+			if f.kind != group && !f.asker && (f.gender == g || f.gender == neutral) {
+				return true
+			}
+		}
+		return false
+	}
+	asked := func() bool {
+		for _, f := range p.found {
+			if f.asker {
+				return true
+			}
+		}
+		return false
+	}
+	giving := p.is("giving", p.before(i)) && (p.is("determiners", p.low(i+1)) || p.number(p.low(i+1)) > 0)
+	switch w.low {
+	case "she", "herself":
+		found.gender, found.noun = female, "woman"
+	case "her":
+		next := p.low(i + 1)
+		object := next == "" || p.is("function words", next) || strings.HasSuffix(next, "ing") || p.is("letting", p.before(i))
+		if !object {
+			return i
+		}
+		found.gender, found.noun = female, "woman"
+	case "he", "him", "himself":
+		found.gender, found.noun = male, "man"
+	case "i":
+		if w.suffix == "d" || w.suffix == "ll" || p.is("wishing", p.low(i+1)) || !w.capital() && w.suffix != "m" && p.low(i+1) != "am" && p.low(i+1) != "was" || asked() {
+			return i
+		}
+		found.asker = true
+	case "me", "myself":
+		if giving || asked() {
+			return i
+		}
+		found.asker = true
+	case "you", "yourself":
+		if w.suffix == "d" || w.suffix == "ll" || p.is("asking", p.before(i)) || p.is("asked", p.low(i+1)) || asked() {
+			return i
+		}
+		found.asker = true
+	case "they", "them", "themselves", "we", "us", "ourselves":
+		if len(p.found) > 0 || giving || p.before(i) == "let" {
+			return i
+		}
+		found.kind, found.plural = group, true
+	default:
+		return i
+	}
+	if found.gender != neutral && named(found.gender) {
+		return i
+	}
+	next := i + 1
+	switch {
+	case w.suffix == "s" || w.suffix == "m" || w.suffix == "re":
+		found.end = w.suffixEnd
+	case (found.asker || found.plural) && (p.low(next) == "am" || p.low(next) == "are"):
+		found.verb = p.words[next].end
+		next++
+	}
+	return p.add(found, i, next)
+}
