@@ -8,8 +8,8 @@
 // every sampling decision, and all the state of a picture: its latents and, for
 // a multistep scheduler, up to three earlier predictions of the same size.
 //
-// A file per part: prepare.go (what a request means), words.go (which words a
-// family knows), encode.go, denoise.go, decode.go, safety.go (pictures that are
+// A file per part: prepare.go (what a request means), prompt.go (what its words
+// mean), words.go (which words a family knows), encode.go, denoise.go, decode.go, safety.go (pictures that are
 // not safe for work).
 package pipeline
 
@@ -24,6 +24,7 @@ import (
 	"github.com/facediffuser/facediffuser/fusion"
 	"github.com/facediffuser/facediffuser/gateway/internal/family"
 	"github.com/facediffuser/facediffuser/gateway/internal/picture"
+	"github.com/facediffuser/facediffuser/gateway/internal/placement"
 	"github.com/facediffuser/facediffuser/gateway/internal/tokenizer"
 	"github.com/facediffuser/facediffuser/sampler"
 )
@@ -87,6 +88,7 @@ type Pipeline struct {
 	safety    Safety
 	nearest   bool
 	known     words
+	placer    *placement.Placer
 	version   string
 	servers   int
 
@@ -129,9 +131,11 @@ func New(o Options) (*Pipeline, error) {
 	if o.Safety != SafetyOff && o.SafetyChecker == nil {
 		return nil, fmt.Errorf("pipeline: %q needs a safety checker", o.Safety)
 	}
+	known := knownWords(o.Family)
 	return &Pipeline{
 		family: o.Family, tokenizer: o.Tokenizer, schedule: schedule, networks: o.Networks, checker: o.SafetyChecker,
-		safety: o.Safety, nearest: o.NearestSize, known: knownWords(o.Family), version: o.Version, servers: max(o.Servers, 1), capacity: o.MaxRunning,
+		safety: o.Safety, nearest: o.NearestSize, known: known, placer: placement.New(o.Family.PersonNouns, known.has),
+		version: o.Version, servers: max(o.Servers, 1), capacity: o.MaxRunning,
 	}, nil
 }
 

@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
-	"strings"
 
 	"github.com/facediffuser/facediffuser/fusion"
 	"github.com/facediffuser/facediffuser/gateway/internal/parameters"
@@ -135,36 +134,15 @@ func (p *Pipeline) Prepare(ctx context.Context, params Params, subjects []*pictu
 }
 
 func (p *Pipeline) preparePrompt(r *Request, params Params, dims Dimensions) error {
-	if strings.TrimSpace(params.Prompt) == "" {
-		return &InputError{Param: "prompt", Code: "missing_required_parameter", Message: "prompt is empty; describe the scene, for example \"a woman <|image|> in the snow at night\""}
-	}
 	if len(r.Subjects) > dims.Subjects {
 		return invalid("image", "%d images, but this family takes at most %d subjects", len(r.Subjects), dims.Subjects)
 	}
-	used, err := tokenizer.PlaceMarkers(params.Prompt, len(r.Subjects), p.family.PersonNouns)
-	if err == nil {
-		r.PromptUsed = used
-		r.prompt, err = p.tokenizer.Encode(used)
-	}
+	read, err := p.ReadPrompt(params.Prompt, params.NegativePrompt, len(r.Subjects))
 	if err != nil {
-		return invalid("prompt", "%v", err)
+		return err
 	}
-	if r.prompt.Truncated {
-		r.Warnings = append(r.Warnings, Warning{"prompt", fmt.Sprintf(
-			"the prompt is longer than the %d tokens that the text encoder reads; this part was cut: %q", dims.Tokens, r.prompt.TruncatedText)})
-	}
-	if strings.Contains(params.NegativePrompt, tokenizer.Marker) {
-		return invalid("negative_prompt", "negative_prompt holds the subject marker %s; subjects belong in prompt", tokenizer.Marker)
-	}
-	if r.negative, err = p.tokenizer.Encode(params.NegativePrompt); err != nil {
-		return invalid("negative_prompt", "%v", err)
-	}
-	if r.negative.Truncated {
-		r.Warnings = append(r.Warnings, Warning{"negative_prompt", fmt.Sprintf(
-			"the negative prompt is longer than %d tokens; this part was cut: %q", dims.Tokens, r.negative.TruncatedText)})
-	}
-	p.warnOfUnknownWords(r, "prompt", r.prompt.Text)
-	p.warnOfUnknownWords(r, "negative_prompt", r.negative.Text)
+	r.prompt, r.negative = read.Prompt.tokens, read.Negative.tokens
+	r.PromptUsed, r.Warnings = read.Prompt.Text, read.Warnings
 	if len(r.prompt.IDs) != dims.Tokens {
 		return fmt.Errorf("pipeline: the tokenizer makes %d tokens, the text encoder takes %d", len(r.prompt.IDs), dims.Tokens)
 	}

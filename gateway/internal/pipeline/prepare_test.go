@@ -6,12 +6,14 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/facediffuser/facediffuser/fusion"
 	"github.com/facediffuser/facediffuser/gateway/internal/family"
 	"github.com/facediffuser/facediffuser/gateway/internal/picture"
+	"github.com/facediffuser/facediffuser/gateway/internal/placement"
 	"github.com/facediffuser/facediffuser/gateway/internal/tokenizer"
 	"github.com/facediffuser/facediffuser/sampler"
 )
@@ -71,7 +73,7 @@ func TestPrepareRefuses(t *testing.T) {
 		"more images":            {Params{Prompt: one}, 2, "prompt", "2"},
 		"more markers":           {Params{Prompt: "a man <|image|> and a woman <|image|>"}, 1, "prompt", "2"},
 		"five subjects":          {Params{Prompt: one}, 5, "image", "5 images, but this family takes at most 4 subjects"},
-		"marker without a word":  {Params{Prompt: "<|image|> in the snow"}, 1, "prompt", "<|image|>"},
+		"marker beyond the cut":  {Params{Prompt: strings.Repeat("snow ", 80) + "and a woman <|image|>"}, 1, "prompt", "lies beyond the 77 tokens"},
 		"marker in the negative": {Params{Prompt: one, NegativePrompt: "a man <|image|>"}, 1, "negative_prompt", "subjects belong in prompt"},
 		"n":                      {Params{Prompt: one, N: 11}, 1, "n", "n must be an integer from 1 to 10, not 11"},
 		"previews":               {Params{Prompt: one, Previews: 4}, 1, "partial_images", "partial_images must be an integer from 0 to 3, not 4"},
@@ -191,16 +193,60 @@ func TestBoundsOfPNDMAreTheReleasedScripts(t *testing.T) {
 
 func TestPreparePlacesMarkers(t *testing.T) {
 	p := newPipeline(t, unreachable{}, 0)
-	r, err := p.Prepare(t.Context(), Params{Prompt: "a woman and a man at the beach"}, subjects(2))
+	long := strings.Repeat("snow ", 80)
+	for name, c := range map[string]struct {
+		prompt    string
+		subjects  int
+		used      string
+		positions []int // of start of text, words …
+	}{
+		"nouns":          {"a woman and a man at the beach", 2, "a woman <|image|> and a man <|image|> at the beach", []int{2, 5}},
+		"words":          {"put her on the beach", 1, "put a woman <|image|> on the beach", []int{3}},
+		"an unknown one": {"a teacher in the snow", 1, "a person <|image|> in the snow", []int{2}},
+		"nobody":         {"sunset at the beach", 2, "a person <|image|> and a person <|image|>, sunset at the beach", []int{2, 5}},
+		"no word":        {"<|image|> in the snow", 1, "a person <|image|> in the snow", []int{2}},
+		"beyond the cut": {long + "and a woman", 1, "a person <|image|>, " + long + "and a woman", []int{2}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := p.Prepare(t.Context(), Params{Prompt: c.prompt}, subjects(c.subjects))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.PromptUsed != c.used || !slices.Equal(r.prompt.Positions, c.positions) {
+				t.Errorf("prompt used %q with positions %v, want %q, %v", r.PromptUsed, r.prompt.Positions, c.used, c.positions)
+			}
+			shown := strings.Trim(strconv.Quote(c.used[:min(len(c.used), 200)]), `"`)
+			if len(r.Warnings) == 0 || r.Warnings[0].Param != "prompt" || !strings.Contains(r.Warnings[0].Message, shown) {
+				t.Errorf("warnings %+v, want one that shows the prompt that was used", r.Warnings)
+			}
+		})
+	}
+}
+
+func TestReadPrompt(t *testing.T) {
+	p := newPipeline(t, failing{err: errors.New("down")}, 0) // it calls no network
+	const prompt = "Alice's zebra 👩 in the snow"
+	r, err := p.ReadPrompt(prompt, "blurry "+strings.Repeat("snow ", 80), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "a woman <|image|> and a man <|image|> at the beach"; r.PromptUsed != want {
-		t.Errorf("prompt used %q, want %q", r.PromptUsed, want)
+	if r.Rung != placement.Words || r.Prompt.Text != "A person <|image|>'s zebra 👩 in the snow" || r.Prompt.Truncated() || r.Prompt.Cut != len(r.Prompt.Text) {
+		t.Errorf("read as %+v", r)
 	}
-	// BOS a woman and a man: the subjects' tokens are the nouns.
-	if got := r.prompt.Positions; len(got) != 2 || got[0] != 2 || got[1] != 5 {
-		t.Errorf("positions %v, want [2 5]", got)
+	// By CLIPTokenizerFast: start of text, nine tokens, two of which are the emoji, end of text.
+	if r.Prompt.Tokens != 11 {
+		t.Errorf("%d tokens, want 11", r.Prompt.Tokens)
+	}
+	at := strings.Index(r.Prompt.Text, "zebra")
+	if want := []tokenizer.Word{{Text: "zebra", Start: at, End: at + 5}}; !slices.Equal(r.Prompt.Unknown, want) {
+		t.Errorf("unknown words %v, want %v", r.Prompt.Unknown, want)
+	}
+	if want := []tokenizer.Word{{Text: "blurry", Start: 0, End: 6}}; !slices.Equal(r.Negative.Unknown, want) || !r.Negative.Truncated() || r.Negative.Tokens != 83 {
+		t.Errorf("negative prompt read as %+v", r.Negative)
+	}
+	// 75 tokens fit between start and end of text
+	if want := len("blurry " + strings.Repeat("snow ", 74)); r.Negative.Cut != want-1 && r.Negative.Cut != want {
+		t.Errorf("cut at %d, want %d", r.Negative.Cut, want)
 	}
 }
 
@@ -258,7 +304,7 @@ func TestPrepareWarnsOfUnknownWords(t *testing.T) {
 		"known":            {Params{Prompt: "A WOMAN <|image|> and a man <|image|>, wearing a red t-shirt, at the beach.", NegativePrompt: "snow"}, 2, nil},
 		"no negative":      {Params{Prompt: "the beach"}, 0, nil},
 		"unknown":          {Params{Prompt: "a woman <|image|> with a Piano, a zebra and a piano"}, 1, map[string]string{"prompt": `"piano", "zebra".`}},
-		"marker placed":    {Params{Prompt: "a tall woman in the snow"}, 1, map[string]string{"prompt": `"tall".`}},
+		"tall":             {Params{Prompt: "a tall woman <|image|> in the snow"}, 1, map[string]string{"prompt": `"tall".`}},
 		"img":              {Params{Prompt: "a woman img in the snow"}, 1, nil},
 		"a noun of others": {Params{Prompt: "a teacher <|image|> in the snow"}, 1, map[string]string{"prompt": `"teacher".`}},
 		"negative prompt":  {Params{Prompt: "the beach", NegativePrompt: "blurry"}, 0, map[string]string{"negative_prompt": `"blurry".`}},

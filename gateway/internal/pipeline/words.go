@@ -12,6 +12,9 @@ import (
 // words is a set of words in lower case.
 type words map[string]bool
 
+// has says whether a family was taught a word: any, if it takes any sentence.
+func (w words) has(word string) bool { return w == nil || w[word] }
+
 // knownWords are the words that a family's vocabulary and its person nouns
 // consist of; nil for a family that takes any sentence.
 func knownWords(f *family.Family) words {
@@ -25,29 +28,34 @@ func knownWords(f *family.Family) words {
 	known := words{}
 	for _, phrase := range phrases {
 		for _, word := range tokenizer.Words(phrase) {
-			known[word] = true
+			known[word.Text] = true
 		}
 	}
 	return known
 }
 
-// warnOfUnknownWords tells which words of a text the networks were never
-// taught. Such a request is served all the same: the rest of it may be enough.
-func (p *Pipeline) warnOfUnknownWords(r *Request, param, text string) {
+// unknownWords are the words of a prompt that the networks were never taught, up
+// to the byte at which it is cut.
+func (p *Pipeline) unknownWords(prompt string, cut int) []tokenizer.Word {
 	if p.known == nil {
-		return
+		return nil
 	}
-	read := tokenizer.Words(text)
-	read = read[:min(len(read), tokenizer.Length)] // a word is a token at least: what follows is cut
-	var unknown []string
-	for _, word := range read {
-		if quoted := fmt.Sprintf("%q", word); !p.known[word] && !slices.Contains(unknown, quoted) {
-			unknown = append(unknown, quoted)
+	// The letters of a marker are no word, and its place is kept.
+	blank := strings.Repeat(" ", len(tokenizer.Marker))
+	found := tokenizer.Words(strings.ReplaceAll(prompt[:cut], tokenizer.Marker, blank))
+	return slices.DeleteFunc(found, func(w tokenizer.Word) bool { return p.known[w.Text] })
+}
+
+// unknownWarning tells of them. Such a request is served all the same: the
+// rest of it may be enough.
+func (p *Pipeline) unknownWarning(param string, unknown []tokenizer.Word) Warning {
+	var quoted []string
+	for _, word := range unknown {
+		if q := fmt.Sprintf("%q", word.Text); !slices.Contains(quoted, q) {
+			quoted = append(quoted, q)
 		}
 	}
-	if len(unknown) > 0 {
-		r.Warnings = append(r.Warnings, Warning{param, fmt.Sprintf(
-			"%s was not taught these words of the %s and cannot heed them: %s. GET /v1/models/%s lists its vocabulary, as does its pipeline.json",
-			p.family.Name, strings.ReplaceAll(param, "_", " "), strings.Join(unknown, ", "), p.family.Name)})
-	}
+	return Warning{param, fmt.Sprintf(
+		"%s was not taught these words of the %s and cannot heed them: %s. GET /v1/models/%s lists its vocabulary, as does its pipeline.json",
+		p.family.Name, strings.ReplaceAll(param, "_", " "), strings.Join(quoted, ", "), p.family.Name)}
 }

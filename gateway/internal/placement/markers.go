@@ -44,6 +44,7 @@ func (p *Placer) person(w word) bool {
 //
 //   - A word before it takes it, as it is written, unless that is one that only leads to a noun ("and", "the", "with").
 //   - Inside a word it moves to the word's end; behind a whole person noun only a space was forgotten.
+//   - Behind the 's of a person it moves to the person.
 //   - Behind symbols, emoji and invisible characters it moves back to the word before them, behind a comma or a full
 //     stop only if that word is a person.
 //   - Otherwise it moves on to the noun that follows ("<|image|> a young woman"), and if none does, it gets one.
@@ -59,24 +60,29 @@ func (p *Placer) repair(prompt string) string {
 		}
 		gap := before[last.suffixEnd:]
 		fits := len(words) > 0 && bindable(last)
-		leads := fits && last.suffix == "" && strings.TrimSpace(gap) == "" && (p.lexicon.is("openers", last.low) || p.lexicon.is("determiners", last.low))
+		leads := fits && (p.lexicon.is("openers", last.low) || p.lexicon.is("determiners", last.low))
 		next, _ := utf8.DecodeRuneInString(*after)
 		switch {
-		case leads || !fits || strings.ContainsFunc(gap, endsClause) && !p.person(last):
+		case fits && last.suffix != "" && p.person(last): // the woman's
+			out.WriteString(before[:last.end] + " " + tokenizer.Marker + strings.TrimRightFunc(before[last.end:], unicode.IsSpace))
+			if isWord(next) {
+				out.WriteString(" ")
+			}
+		case leads || !fits || last.suffix != "" || strings.ContainsFunc(gap, endsClause) && !p.person(last):
 			if ahead := p.nounAhead(*after, more); ahead > 0 {
 				out.WriteString(before + strings.TrimLeftFunc((*after)[:ahead], unicode.IsSpace) + " " + tokenizer.Marker)
 				*after = (*after)[ahead:]
 				break
 			}
 			noun := p.known(person{noun: "person"})
-			if !leads || !p.lexicon.is("determiners", last.low) {
+			if !leads || strings.TrimSpace(gap) != "" || last.suffix != "" || !p.lexicon.is("determiners", last.low) {
 				noun = article(noun) + " " + noun
 			}
 			out.WriteString(before)
-			if r, _ := utf8.DecodeLastRuneInString(before); (before == "" && i > 0) || before != "" && !unicode.IsSpace(r) {
+			if r, _ := utf8.DecodeLastRuneInString(before); (before != "" || i > 0) && !unicode.IsSpace(r) && !opens(r) {
 				out.WriteString(" ")
 			}
-			if before != "" && strings.TrimSpace(before) == "" && i > 0 || before == "" && i > 0 {
+			if i > 0 && strings.TrimSpace(before) == "" {
 				out.WriteString("and ")
 			}
 			out.WriteString(noun + " " + tokenizer.Marker)
@@ -128,6 +134,11 @@ func (p *Placer) nounAhead(text string, more bool) int {
 // endsClause tells punctuation behind which a marker has nothing more to do with the words before it.
 func endsClause(r rune) bool {
 	return strings.ContainsRune(".,;:!?()[]{}<>|/\n…—–", r)
+}
+
+// opens tells quotation marks and brackets that no space follows.
+func opens(r rune) bool {
+	return strings.ContainsRune("\"'", r) || unicode.In(r, unicode.Ps, unicode.Pi)
 }
 
 func isWord(r rune) bool {

@@ -34,7 +34,7 @@ func mini(t testing.TB) *placement.Placer {
 	for _, group := range f.Vocabulary {
 		for _, phrase := range group.Phrases {
 			for _, word := range tokenizer.Words(phrase) {
-				known[word] = true
+				known[word.Text] = true
 			}
 		}
 	}

@@ -26,8 +26,10 @@ func wordsOf(text string) []word {
 		w := word{start: span[0], end: span[1], text: text[span[0]:span[1]], suffixEnd: span[1]}
 		w.low = strings.ToLower(w.text)
 		gap := text[end:w.start]
-		if n := len(words); n > 0 && (gap == "'" || gap == "’") && isSuffix(w.low) {
-			words[n-1].suffix, words[n-1].suffixEnd = w.low, w.end
+		if (strings.HasSuffix(gap, "'") || strings.HasSuffix(gap, "’")) && isSuffix(w.low) {
+			if n := len(words); n > 0 && utf8.RuneCountInString(gap) == 1 {
+				words[n-1].suffix, words[n-1].suffixEnd = w.low, w.end
+			}
 			end = w.end
 			continue
 		}

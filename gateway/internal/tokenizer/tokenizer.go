@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sort"
 	"strings"
 )
 
@@ -38,6 +39,8 @@ type Prompt struct {
 	// Positions holds the index in IDs of each subject's token, the last one of the word before its
 	// marker, in the order of the prompt.
 	Positions []int
+	// Tokens is how many tokens the prompt has with start and end of text, cut ones included.
+	Tokens int
 	// Truncated tells that the prompt did not fit; TruncatedText is what was cut, as the vocabulary
 	// spells it (in lower case).
 	Truncated     bool
@@ -169,6 +172,7 @@ func (t *Tokenizer) Encode(prompt string) (Prompt, error) {
 	if n := len(out.Positions); n > 0 && out.Positions[n-1] > Length-2 {
 		return Prompt{}, beyondCut(n)
 	}
+	out.Tokens = len(stream) + 1
 	if len(stream) > Length-1 {
 		out.Truncated = true
 		out.TruncatedText = t.decode(stream[Length-1:])
@@ -182,6 +186,47 @@ func (t *Tokenizer) Encode(prompt string) (Prompt, error) {
 		}
 	}
 	return out, nil
+}
+
+// Cut is how many bytes of a prompt the text encoder reads; all of them where the prompt is not truncated. A word of
+// which it reads a part is cut where the letters of that part end.
+func (t *Tokenizer) Cut(prompt string) int {
+	var w wordEncoder
+	count := func(text string) (n int) {
+		for word := range words(normalize(text)) {
+			n += len(w.encode(t, nil, word))
+		}
+		return n
+	}
+	left := Length - 2
+	for rest := prompt; rest != ""; {
+		at := len(prompt) - len(rest)
+		var text, special string
+		text, special, rest = cutSpecial(rest)
+		start := 0
+		for chunk := range strings.FieldsSeq(text) { // no word goes across white space
+			start += strings.Index(text[start:], chunk)
+			if n := count(chunk); n <= left {
+				left -= n
+				start += len(chunk)
+				continue
+			}
+			chunk = chunk[:min(len(chunk), 4096)] // more tokens than fit: none has 50 bytes
+			var ends []int
+			for i := range chunk {
+				ends = append(ends, i)
+			}
+			read := sort.Search(len(ends), func(i int) bool { return count(chunk[:ends[i]]) > left }) - 1
+			return at + start + ends[max(read, 0)]
+		}
+		if special == startOfText || special == endOfText {
+			if left == 0 {
+				return at + len(text)
+			}
+			left--
+		}
+	}
+	return len(prompt)
 }
 
 // cutSpecial cuts text at its first special token. Those are found before anything else happens to

@@ -127,78 +127,6 @@ func reasonOf(t *testing.T, err error) Reason {
 	return prompt.Reason
 }
 
-func TestPlacementsEqualReference(t *testing.T) {
-	type placement struct {
-		Prompt string `json:"prompt"`
-		Images int    `json:"images"`
-		Used   string `json:"used"`
-		Error  Reason `json:"error"`
-	}
-	var header struct {
-		PersonNouns []string `json:"person_nouns"`
-	}
-	seen := map[Reason]int{}
-	for _, c := range readLines[placement](t, "testdata/placements.jsonl.gz", &header) {
-		seen[c.Error]++
-		used, err := PlaceMarkers(c.Prompt, c.Images, header.PersonNouns)
-		if reason := reasonOf(t, err); reason != c.Error || used != c.Used {
-			t.Errorf("%q with %d images: %q, %q; want %q, %q", c.Prompt, c.Images, used, reason, c.Used, c.Error)
-		}
-	}
-	for _, reason := range []Reason{"", Count, Placement} {
-		if seen[reason] == 0 {
-			t.Errorf("no case of %q", reason)
-		}
-	}
-}
-
-func TestPlacementMessages(t *testing.T) {
-	nouns := []string{"woman", "man"}
-	for _, c := range []struct {
-		prompt string
-		images int
-		want   string
-	}{
-		{"a woman <|image|> and a man <|image|>", 1, "the prompt has 2 markers <|image|>, but there is 1 reference image"},
-		{"a woman <|image|>", 3, "the prompt has 1 marker <|image|>, but there are 3 reference images"},
-		{"a woman <|image|>", 0, "the prompt has 1 marker <|image|>, but there are 0 reference images"},
-		{"a woman and a dog in the snow", 2, `"a woman <|image|> and a dog <|image|> in the snow"`},
-		{"a man, a woman and another man", 2, `"a man <|image|>, a woman <|image|> and another man"`},
-		{"a chef in the kitchen", 1, `"a chef <|image|> in the kitchen"`},
-		{"at sea", 2, `"at sea <|image|> and a person <|image|>"`},
-	} {
-		_, err := PlaceMarkers(c.prompt, c.images, nouns)
-		if err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%q with %d images: %v, want %q", c.prompt, c.images, err, c.want)
-		}
-	}
-}
-
-// What the example of a placement error says must itself be accepted.
-func TestPlacementExamplesAreValidPrompts(t *testing.T) {
-	tok := load(t)
-	nouns := []string{"woman", "man"}
-	for _, prompt := range []string{"a woman and a dog", "at sea", "two men, laughing", "", "woman man woman man woman", "«él» and élan", "3 2 1"} {
-		for images := 1; images <= 4; images++ {
-			_, err := PlaceMarkers(prompt, images, nouns)
-			if err == nil {
-				continue
-			}
-			_, quoted, _ := strings.Cut(err.Error(), "for example ")
-			var shown string
-			if err := json.Unmarshal([]byte(quoted), &shown); err != nil {
-				t.Fatalf("%q: %v", quoted, err)
-			}
-			if used, err := PlaceMarkers(shown, images, nouns); err != nil || used != shown {
-				t.Errorf("%q with %d images: the example %q is refused: %v", prompt, images, shown, err)
-			}
-			if _, err := tok.Encode(shown); err != nil {
-				t.Errorf("%q with %d images: the example %q is refused: %v", prompt, images, shown, err)
-			}
-		}
-	}
-}
-
 // A prompt of one endless word must not cost quadratic time, which would be minutes here.
 func TestLongWordsAreFast(t *testing.T) {
 	tok := load(t)
@@ -293,24 +221,6 @@ func FuzzEncode(f *testing.F) {
 	})
 }
 
-func FuzzPlaceMarkers(f *testing.F) {
-	f.Add("a woman and a man in the snow", uint8(2))
-	f.Add("img and IMG <|image|>", uint8(1))
-	f.Add("WOMAN\xff", uint8(1))
-	f.Fuzz(func(t *testing.T, prompt string, images uint8) {
-		used, err := PlaceMarkers(prompt, int(images%6), []string{"woman", "man"})
-		if err != nil {
-			if reason := reasonOf(t, err); reason != Count && reason != Placement {
-				t.Fatalf("%q: %v", prompt, err)
-			}
-			return
-		}
-		if got := strings.Count(used, Marker); got != int(images%6) {
-			t.Fatalf("%q with %d images became %q", prompt, images%6, used)
-		}
-	})
-}
-
 func BenchmarkLoad(b *testing.B) {
 	for b.Loop() {
 		if _, err := Load(vocabularyDir); err != nil {
@@ -329,13 +239,52 @@ func BenchmarkEncode(b *testing.B) {
 	}
 }
 
+// Where a prompt is cut, what is before is read whole and the next word is not.
+func TestCut(t *testing.T) {
+	tok := load(t)
+	for _, c := range []struct{ prompt, read string }{
+		{"a woman <|image|> in the snow", "a woman <|image|> in the snow"},
+		{strings.Repeat("cat ", 80), strings.Repeat("cat ", 74) + "cat"},
+		{"a woman <|image|> " + strings.Repeat("cat ", 80), "a woman <|image|> " + strings.Repeat("cat ", 72) + "cat"},
+		{strings.Repeat("cat ", 74) + "unphotographable dog", strings.Repeat("cat ", 74) + "un"}, // the first piece of a word fits
+		{strings.Repeat("<|startoftext|>", 80), strings.Repeat("<|startoftext|>", 75)},
+		{strings.Repeat("猫", 100), ""},
+	} {
+		got := tok.Cut(c.prompt)
+		if c.read != "" && strings.TrimRight(c.prompt[:got], " ") != c.read {
+			t.Errorf("%q is read up to %q, want %q", c.prompt, c.prompt[:got], c.read)
+		}
+		read, err := tok.Encode(c.prompt[:got])
+		if err != nil || read.Truncated {
+			t.Errorf("%q is read up to %d, but that is cut itself (%v)", c.prompt, got, err)
+		}
+		whole, err := tok.Encode(c.prompt)
+		if bare := strings.NewReplacer(" ", "", Marker, ""); whole.Truncated && strings.HasPrefix(c.prompt, "cat") && bare.Replace(c.prompt[:got]+whole.TruncatedText) != bare.Replace(c.prompt) {
+			t.Errorf("%q is read up to %q, and %q was cut", c.prompt, c.prompt[:got], whole.TruncatedText)
+		}
+		if err != nil || whole.Truncated != (got < len(c.prompt)) || whole.Truncated && read.Tokens < Length-1 {
+			t.Errorf("%q: cut at %d of %d with %d tokens before, truncated %v (%v)", c.prompt, got, len(c.prompt), read.Tokens, whole.Truncated, err)
+		}
+	}
+}
+
 func TestWords(t *testing.T) {
-	got := Words("A Woman's T-shirt,\n2 cafe\u0301s \xff!")
-	want := []string{"a", "woman", "t", "shirt", "2", "caf\u00e9s"}
+	const text = "A Woman's T-shirt,\n2 cafe\u0301s \xff!"
+	got := Words(text)
+	want := []Word{{"a", 0, 1}, {"woman", 2, 7}, {"t", 10, 11}, {"shirt", 12, 17}, {"2", 19, 20}, {"caf\u00e9s", 21, 28}}
 	if !slices.Equal(got, want) {
-		t.Errorf("words %q, want %q", got, want)
+		t.Errorf("words %v, want %v", got, want)
 	}
 	if got := Words(" … "); len(got) != 0 {
-		t.Errorf("words %q of punctuation", got)
+		t.Errorf("words %v of punctuation", got)
+	}
+}
+
+func TestTokensAreCounted(t *testing.T) {
+	tok := load(t)
+	for prompt, want := range map[string]int{"": 2, "a cat": 4, "a woman <|image|> in snow": 6, strings.Repeat("cat ", 100): 102} {
+		if got, err := tok.Encode(prompt); err != nil || got.Tokens != want {
+			t.Errorf("%q has %d tokens, want %d (%v)", prompt, got.Tokens, want, err)
+		}
 	}
 }

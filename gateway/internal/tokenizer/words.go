@@ -2,6 +2,7 @@ package tokenizer
 
 import (
 	"iter"
+	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -16,13 +17,21 @@ import (
 //  3. split again by the ByteLevel rule, which only divides a special token's text of step 2 (in
 //     other capitals than the special token itself) into punctuation, letters and punctuation
 
-// Words are the words of a text as the text encoder reads them, in lower case and without what is no
-// letter or number at its beginning: punctuation and endings such as 's.
-func Words(text string) []string {
-	var found []string
-	for word := range words(normalize(strings.ToValidUTF8(text, "\uFFFD"))) {
-		if r, _ := utf8.DecodeRuneInString(word); isLetter(r) || isNumber(r) {
-			found = append(found, word)
+// Word is a word of a text in lower case and composed letters, and its bytes in the text.
+type Word struct {
+	Text       string
+	Start, End int
+}
+
+// wordPattern is step 2 for a text that is not normalised: an accent of its own belongs to its letter.
+var wordPattern = regexp.MustCompile(`(?i:'s|'t|'re|'ve|'m|'ll|'d)|\p{L}[\p{L}\p{M}]*|\p{N}`)
+
+// Words are the words of a text as the text encoder reads them, without punctuation and endings such as 's.
+func Words(text string) []Word {
+	var found []Word
+	for _, span := range wordPattern.FindAllStringIndex(text, -1) {
+		if text[span[0]] != '\'' {
+			found = append(found, Word{normalize(text[span[0]:span[1]]), span[0], span[1]})
 		}
 	}
 	return found
