@@ -98,6 +98,10 @@ func (f *fake) Prepare(_ context.Context, p pipeline.Params, subjects []*picture
 	return r, nil
 }
 
+func (f *fake) ReadPrompt(prompt, _ string, _ int) (*pipeline.Reading, error) {
+	return &pipeline.Reading{Prompt: pipeline.Text{Text: prompt, Cut: len(prompt)}}, nil
+}
+
 func (f *fake) Generate(ctx context.Context, r *pipeline.Request, observe func(pipeline.Event)) ([]pipeline.Result, error) {
 	results := make([]pipeline.Result, r.N)
 	for k := range results {

@@ -27,6 +27,7 @@ type Pipeline interface {
 	Capacity() int
 	Safety() pipeline.Safety
 	Prepare(ctx context.Context, params pipeline.Params, subjects []*picture.Reference) (*pipeline.Request, error)
+	ReadPrompt(prompt, negative string, subjects int) (*pipeline.Reading, error)
 }
 
 // Options are what the API is made of. All are required but
@@ -119,6 +120,7 @@ func (s *server) routes(r gin.IRoutes) {
 	}
 	r.POST("/v1/images/edits", s.images(edits))
 	r.POST("/v1/images/generations", s.images(generations))
+	r.POST("/v1/prompts/check", s.checkPrompt)
 	get("/v1/models", s.listModels)
 	get("/v1/models/:id", s.getModel)
 	get("/v1/capabilities", s.capabilities)

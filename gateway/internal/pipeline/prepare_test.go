@@ -237,6 +237,9 @@ func TestReadPrompt(t *testing.T) {
 	if r.Prompt.Tokens != 11 {
 		t.Errorf("%d tokens, want 11", r.Prompt.Tokens)
 	}
+	if want := []Subject{{tokenizer.Word{Text: "person", Start: 2, End: 8}, 9}}; !slices.Equal(r.Subjects, want) {
+		t.Errorf("subjects %v, want %v", r.Subjects, want)
+	}
 	at := strings.Index(r.Prompt.Text, "zebra")
 	if want := []tokenizer.Word{{Text: "zebra", Start: at, End: at + 5}}; !slices.Equal(r.Prompt.Unknown, want) {
 		t.Errorf("unknown words %v, want %v", r.Prompt.Unknown, want)

@@ -13,8 +13,17 @@ import (
 type Reading struct {
 	Prompt, Negative Text
 	// Rung says how the markers of the prompt came to their places.
-	Rung     placement.Rung
+	Rung placement.Rung
+	// Subjects are in the order of the images.
+	Subjects []Subject
 	Warnings []Warning
+}
+
+// Subject is the word of a prompt whose token state is augmented by a reference
+// image, and the first byte of the marker behind it.
+type Subject struct {
+	Word   tokenizer.Word
+	Marker int
 }
 
 // Text is a prompt as the text encoder reads it. Offsets are in bytes.
@@ -52,7 +61,7 @@ func (p *Pipeline) ReadPrompt(prompt, negative string, subjects int) (*Reading, 
 	if err != nil {
 		return nil, invalid("prompt", "%v", err)
 	}
-	r := &Reading{Prompt: text, Rung: placed.Rung}
+	r := &Reading{Prompt: text, Rung: placed.Rung, Subjects: subjectsOf(text.Text)}
 	if placed.Warning != "" {
 		r.Warnings = append(r.Warnings, Warning{"prompt", placed.Warning})
 	}
@@ -77,6 +86,24 @@ func (p *Pipeline) ReadPrompt(prompt, negative string, subjects int) (*Reading, 
 		}
 	}
 	return r, nil
+}
+
+// subjectsOf finds the markers of a prompt, and the words before them.
+func subjectsOf(prompt string) (subjects []Subject) {
+	end := 0
+	for before := range strings.SplitSeq(prompt, tokenizer.Marker) {
+		marker := end + len(before)
+		if marker == len(prompt) {
+			break // behind the last marker
+		}
+		if words := tokenizer.Words(before); len(words) > 0 {
+			last := words[len(words)-1]
+			last.Start, last.End = last.Start+end, last.End+end
+			subjects = append(subjects, Subject{last, marker})
+		}
+		end = marker + len(tokenizer.Marker)
+	}
+	return subjects
 }
 
 func (p *Pipeline) read(text string) (Text, error) {

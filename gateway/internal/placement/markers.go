@@ -53,13 +53,14 @@ func (p *Placer) repair(prompt string) string {
 	var out strings.Builder
 	for i := range len(pieces) - 1 {
 		before, after, more := pieces[i], &pieces[i+1], i+2 < len(pieces)
-		words := wordsOf(before)
-		var last word
-		if n := len(words); n > 0 {
-			last = words[n-1]
+		last, gap := lastWord(before)
+		if r, _ := utf8.DecodeRuneInString(*after); before != "" && gap == "" && isWord(r) && !p.person(last) { // inside a word
+			rest := strings.TrimLeftFunc(*after, isWord)
+			before += (*after)[:len(*after)-len(rest)] + " "
+			*after = rest
+			last, gap = lastWord(before)
 		}
-		gap := before[last.suffixEnd:]
-		fits := len(words) > 0 && bindable(last)
+		fits := bindable(last)
 		leads := fits && (p.lexicon.is("openers", last.low) || p.lexicon.is("determiners", last.low))
 		next, _ := utf8.DecodeRuneInString(*after)
 		switch {
@@ -89,13 +90,8 @@ func (p *Placer) repair(prompt string) string {
 			if isWord(next) {
 				out.WriteString(" ")
 			}
-		case gap == "" && isWord(next) && p.person(last):
-			out.WriteString(before + " " + tokenizer.Marker + " ")
 		case gap == "" && isWord(next):
-			rest := strings.TrimLeftFunc(*after, isWord)
-			word := (*after)[:len(*after)-len(rest)]
-			out.WriteString(before + word + " " + tokenizer.Marker)
-			*after = rest
+			out.WriteString(before + " " + tokenizer.Marker + " ")
 		case strings.TrimSpace(gap) == "":
 			out.WriteString(before + tokenizer.Marker)
 		default:
@@ -106,6 +102,14 @@ func (p *Placer) repair(prompt string) string {
 		}
 	}
 	return out.String() + pieces[len(pieces)-1]
+}
+
+// lastWord is the last word of a text, and what follows it.
+func lastWord(text string) (last word, gap string) {
+	if words := wordsOf(text); len(words) > 0 {
+		last = words[len(words)-1]
+	}
+	return last, text[last.suffixEnd:]
 }
 
 // bindable tells a word that ends in a letter, number or accent, and is no emoji of a digit.

@@ -187,6 +187,9 @@ func share(people []person, images int) (shares []int, left int) {
 	shares = make([]int, len(people))
 	left = images
 	for i, one := range people {
+		if left == 0 {
+			break
+		}
 		n := 1
 		if one.kind == group {
 			n = one.size
