@@ -161,9 +161,10 @@ func (p *Placer) inSentence(prompt string, images int) (Placed, bool) {
 			rung = Words
 		}
 		out.WriteString(prompt[end:one.start])
-		out.WriteString(p.render(prompt, one, shares[i], i == 0 && strings.TrimSpace(prompt[:one.start]) == ""))
+		out.WriteString(p.render(prompt, one, shares[i], images, i == 0 && strings.TrimSpace(prompt[:one.start]) == ""))
 		end = one.end
-		if one.verb > 0 && shares[i] == 1 && left == 0 {
+		several := shares[i] > 1 || i == last && left > 0
+		if one.verb > 0 && (one.asker != "" || !several) {
 			end = one.verb
 		}
 		if i == last && left > 0 {
@@ -171,6 +172,13 @@ func (p *Placer) inSentence(prompt string, images int) (Placed, bool) {
 				return Placed{}, false
 			}
 			out.WriteString(" and " + repeat(p.marked("a person", "person"), left))
+		}
+		if one.copula && end == one.verb {
+			if several {
+				out.WriteString(" are")
+			} else {
+				out.WriteString(" is")
+			}
 		}
 	}
 	out.WriteString(prompt[end:])
@@ -207,8 +215,8 @@ func share(people []person, images int) (shares []int, left int) {
 	return shares, left
 }
 
-// render is the phrase of one or more people with n markers.
-func (p *Placer) render(prompt string, one person, n int, first bool) string {
+// render is the phrase of one or more people with n markers, of as many as there are images.
+func (p *Placer) render(prompt string, one person, n, images int, first bool) string {
 	phrase := prompt[one.start:one.end]
 	switch one.kind {
 	case noun:
@@ -230,7 +238,7 @@ func (p *Placer) render(prompt string, one person, n int, first bool) string {
 		return phrase + " " + tokenizer.Marker
 	case pronoun:
 		known := p.known(one)
-		return like(phrase, article(known)+" "+known, first || !one.asker) + " " + tokenizer.Marker
+		return like(phrase, article(known)+" "+known, first || one.asker == "") + " " + tokenizer.Marker
 	}
 
 	known := p.known(one)
@@ -238,7 +246,7 @@ func (p *Placer) render(prompt string, one person, n int, first bool) string {
 	if one.adjectives != "" {
 		words = one.adjectives + " " + known
 	}
-	if one.owner != "" && known == one.noun {
+	if one.owner != "" && !one.ownerless && known == one.noun {
 		words = one.owner + " " + words
 	} else {
 		words = article(words) + " " + words
@@ -246,7 +254,7 @@ func (p *Placer) render(prompt string, one person, n int, first bool) string {
 	marked := repeat(words+" "+tokenizer.Marker, n)
 	rest := ""
 	switch {
-	case one.size == crowd || one.size > largestGroup || one.size == 0 && n == 1 && !one.plural:
+	case one.size == crowd || one.size > largestGroup || one.size == 0 && images == 1 && !one.plural:
 		rest = " and " + lowerFirst(phrase)
 	case one.size > n:
 		rest = " and " + repeat(words, one.size-n)

@@ -2,6 +2,7 @@ package placement
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -18,6 +19,9 @@ type word struct {
 
 // wordPattern is a letter, digit or underscore, then also accents and hyphens.
 var wordPattern = regexp.MustCompile(`[\p{L}\p{N}_][\p{L}\p{M}\p{N}_-]*`)
+
+// weights are what other front ends load by a prompt, as in <lora:woman:1>.
+var weights = regexp.MustCompile(`<\w+:[^<>\s]*>`)
 
 func wordsOf(text string) []word {
 	var words []word
@@ -80,24 +84,28 @@ type person struct {
 	size       int    // of a group: how many; 0 any number; crowd
 	owner      string // my, her … of a group
 	adjectives string // of a group
+	ownerless  bool   // my family is not my person
 	possessive bool   // the woman's
 	plural     bool   // a pronoun that stands for several
-	asker      bool   // I, me, you
-	verb       int    // end of the "am" or "are" after a pronoun, 0 without: no singular noun agrees with it
+	asker      string // the pronoun me for I, me and myself; you
+	verb       int    // end of the am, are or contraction after a pronoun, with which its noun may not agree; 0 without
+	copula     bool   // that cannot be left out, as in "she's a queen"
 }
 
 // parser finds the people of a sentence.
 type parser struct {
 	*lexicon
-	words   []word
-	found   []person
-	used    int  // words before this one belong to somebody already
-	negated bool // the last person was
+	sentence string
+	words    []word
+	found    []person
+	used     int  // words before this one belong to somebody already
+	negated  bool // the last person was
 }
 
 // people finds whom a sentence names, in its order.
 func (l *lexicon) people(sentence string) []person {
-	p := &parser{lexicon: l, words: wordsOf(sentence)}
+	sentence = weights.ReplaceAllStringFunc(sentence, func(s string) string { return strings.Repeat(",", len(s)) })
+	p := &parser{lexicon: l, sentence: sentence, words: wordsOf(sentence)}
 	for i := 0; i < len(p.words); {
 		next := p.personAt(i)
 		if next > i {
@@ -153,6 +161,18 @@ func (p *parser) personAt(i int) int {
 			return p.add(person{kind: group, plural: true, start: p.words[start].start, end: p.words[i+2].end, head: w.start, noun: "person", size: number}, start, i+3)
 		}
 	}
+	if number := p.number(w.low); number > 1 && p.low(i+1) == "of" { // two of my friends
+		if next := p.groupOf(i, number); next > i {
+			return next
+		}
+	} else if number > 1 && w.low == "both" && p.ends(i+1) {
+		return p.add(person{kind: group, plural: true, start: w.start, end: w.end, head: w.start, noun: "person", size: number}, i, i+1)
+	} else if number > 1 && p.ends(i+1) { // these two
+		switch p.before(i) {
+		case "the", "these", "those", "all":
+			return p.add(person{kind: group, plural: true, start: p.words[i-1].start, end: w.end, head: w.start, noun: "person", size: number}, i-1, i+1)
+		}
+	}
 	size, isGroup := p.sections["groups"][w.low]
 	if p.is("crowds", w.low) {
 		size, isGroup = crowd, true
@@ -168,17 +188,26 @@ func (p *parser) personAt(i int) int {
 		if !isPlural {
 			singular = "person"
 		}
-		return p.phrase(i, person{kind: group, noun: singular, gender: p.nouns[singular], size: size})
+		return p.phrase(i, person{kind: group, noun: singular, gender: p.nouns[singular], size: size, ownerless: !isPlural})
 	case (isPlural || isNoun) && w.suffix == "" && p.isPerson(p.low(i+1)):
 		return i // a woman doctor
+	case isNoun && w.capital() && w.suffix == "" && p.is("names", p.low(i+1)) && p.words[i+1].capital(): // Queen Elizabeth
+		start, _, _, _ := p.premodifiers(i)
+		return p.add(person{kind: name, start: p.words[start].start, head: w.start, end: p.words[i+1].end, noun: w.low, gender: sex}, start, i+2)
 	case isPlural:
 		return p.phrase(i, person{kind: group, noun: singular, gender: p.nouns[singular]})
 	case isNoun:
 		return p.phrase(i, person{kind: noun, noun: w.low, gender: sex})
-	case p.is("names", w.low) || w.capital() && p.is("capital names", w.low):
+	case p.isName(i) || p.namedWith(i):
 		return p.name(i)
 	}
 	return p.pronounAt(i)
+}
+
+// ends tells that no noun follows before word i.
+func (p *parser) ends(i int) bool {
+	low := p.low(i)
+	return low == "" || p.is("function words", low) && !p.is("determiners", low) && low != "of"
 }
 
 // tag is how many people a tag such as 2girls counts, and the noun in it; "" for other words.
@@ -205,23 +234,26 @@ func (p *parser) groupOf(i, size int) int {
 			head++
 		}
 	}
-	singular := p.plurals[p.low(head)]
+	singular, ownerless := p.plurals[p.low(head)], false
 	if singular == "" {
 		if p.number(p.low(head)) == 0 {
 			return i
 		}
-		singular = "person"
+		singular, ownerless = "person", true
 	}
+	start, _, _, owner := p.premodifiers(i)
 	var adjectives []string
 	for _, w := range p.words[i+2 : head] {
-		if !p.is("determiners", w.low) && p.number(w.low) == 0 {
+		switch {
+		case owns(w.low):
+			owner = w.low
+		case !p.is("determiners", w.low) && p.number(w.low) == 0:
 			adjectives = append(adjectives, w.text)
 		}
 	}
-	start, _, _, own := p.premodifiers(i)
 	return p.add(person{
 		kind: group, start: p.words[start].start, end: p.words[head].end, head: p.words[i].start, noun: singular, gender: p.nouns[singular],
-		size: size, owner: own, adjectives: strings.Join(adjectives, " "), possessive: p.words[head].suffix == "s",
+		size: size, owner: owner, adjectives: strings.Join(adjectives, " "), possessive: p.words[head].suffix == "s", ownerless: ownerless,
 	}, start, head+1)
 }
 
@@ -271,12 +303,16 @@ func (p *parser) premodifiers(i int) (start, number int, adjectives, owner strin
 	}
 	for start > p.used && (p.is("determiners", p.before(start)) || number > 0 && p.before(start) == "all") && p.words[start-1].suffix == "" {
 		start--
-		switch d := p.words[start].low; d {
-		case "my", "our", "your", "his", "her", "their":
+		if d := p.words[start].low; owns(d) {
 			owner = d
 		}
 	}
 	return start, number, adjectives, owner
+}
+
+// owns tells the determiners that stay with each of a group.
+func owns(low string) bool {
+	return slices.Contains([]string{"my", "our", "your", "his", "her", "their"}, low)
 }
 
 // determined tells whether a determiner or a number comes right before word i.
@@ -306,6 +342,9 @@ func (p *parser) name(i int) int {
 	if n := len(p.found); n > 0 && i > 0 && w.joined && p.found[n-1].end == p.words[i-1].end && p.found[n-1].kind == noun && p.used == i {
 		return i + 1 // my friend Alice is one person
 	}
+	if p.is("naming", p.before(i)) {
+		return i + 1 // a man called Peter
+	}
 	last := i
 	if next := i + 1; w.suffix == "" && w.capital() && p.low(next) != "" && p.words[next].capital() && !p.is("function words", p.low(next)) && !p.isPerson(p.low(next)) &&
 		(p.low(next+1) == "" || !p.words[next+1].capital()) {
@@ -314,6 +353,42 @@ func (p *parser) name(i int) int {
 	return p.add(person{
 		kind: name, start: w.start, head: w.start, end: p.words[last].end, noun: "person", possessive: p.words[last].suffix == "s" && p.low(last+1) != "" && !p.verbal(last+1),
 	}, i, last+1)
+}
+
+// isName tells given names that are known.
+func (p *parser) isName(i int) bool {
+	if i >= len(p.words) {
+		return false
+	}
+	w := p.words[i]
+	return p.is("names", w.low) || w.capital() && p.is("capital names", w.low)
+}
+
+// namedWith tells a word with a capital that stands beside a name or behind a title, as in "Harry and Sally".
+func (p *parser) namedWith(i int) bool {
+	w := p.words[i]
+	if !w.capital() || p.is("function words", w.low) {
+		return false
+	}
+	if p.is("titles", p.before(i)) || i > 0 && p.is("titles", p.words[i-1].low) && p.sentence[p.words[i-1].end:w.start] == ". " {
+		return true
+	}
+	joint := func(from, to int) bool {
+		switch strings.TrimSpace(p.sentence[from:to]) {
+		case "and", "&", "+", ",":
+			return true
+		}
+		return false
+	}
+	if n := len(p.found); n > 0 && p.found[n-1].kind == name && !p.found[n-1].possessive && joint(p.found[n-1].end, w.start) {
+		return true
+	}
+	for next := i + 1; next <= i+2 && w.suffix == ""; next++ {
+		if p.isName(next) && p.words[next].capital() && joint(w.end, p.words[next].start) {
+			return true
+		}
+	}
+	return false
 }
 
 // verbal tells words that follow "Alice's" where that means "Alice is".
@@ -328,15 +403,16 @@ func (p *parser) pronounAt(i int) int {
 	found := person{kind: pronoun, start: w.start, head: w.start, end: w.end, noun: "person"}
 	named := func(g gender) bool {
 		for _, f := range p.found {
-			if f.kind != group && !f.asker && (f.gender == g || f.gender == neutral) {
+			if f.kind != group && f.asker == "" && (f.gender == g || f.gender == neutral) {
 				return true
 			}
 		}
 		return false
 	}
-	asked := func() bool {
+	asked := func(who string) bool {
+		found.asker = who
 		for _, f := range p.found {
-			if f.asker {
+			if f.asker == who {
 				return true
 			}
 		}
@@ -356,20 +432,17 @@ func (p *parser) pronounAt(i int) int {
 	case "he", "him", "himself":
 		found.gender, found.noun = male, "man"
 	case "i":
-		if w.suffix == "d" || w.suffix == "ll" || p.is("wishing", p.low(i+1)) || !w.capital() && w.suffix != "m" && p.low(i+1) != "am" && p.low(i+1) != "was" || asked() {
+		if w.suffix == "d" || w.suffix == "ll" || p.is("wishing", p.low(i+1)) || !w.capital() && w.suffix != "m" && p.low(i+1) != "am" && p.low(i+1) != "was" || asked("me") {
 			return i
 		}
-		found.asker = true
 	case "me", "myself":
-		if giving || asked() {
+		if giving || asked("me") {
 			return i
 		}
-		found.asker = true
 	case "you", "yourself":
-		if w.suffix == "d" || w.suffix == "ll" || p.is("asking", p.before(i)) || p.is("asked", p.low(i+1)) || asked() {
+		if w.suffix == "d" || w.suffix == "ll" || p.is("asking", p.before(i)) || p.is("asked", p.low(i+1)) || asked("you") {
 			return i
 		}
-		found.asker = true
 	case "they", "them", "themselves", "we", "us", "ourselves":
 		if len(p.found) > 0 || giving || p.before(i) == "let" {
 			return i
@@ -382,12 +455,17 @@ func (p *parser) pronounAt(i int) int {
 		return i
 	}
 	next := i + 1
+	if n := p.number(p.low(next)); n > 0 && (found.plural || w.low == "you") && !p.isPerson(p.low(next+1)) { // us two
+		found.kind, found.plural, found.size, found.end = group, true, n, p.words[next].end
+		return p.add(found, i, next+1)
+	}
 	switch {
 	case w.suffix == "s" || w.suffix == "m" || w.suffix == "re":
-		found.end = w.suffixEnd
-	case (found.asker || found.plural) && (p.low(next) == "am" || p.low(next) == "are"):
+		found.end, found.verb = w.suffixEnd, w.suffixEnd
+	case (found.asker != "" || found.plural) && (p.low(next) == "am" || p.low(next) == "are"):
 		found.verb = p.words[next].end
 		next++
 	}
+	found.copula = found.verb > 0 && p.is("determiners", p.low(next))
 	return p.add(found, i, next)
 }

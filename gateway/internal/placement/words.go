@@ -60,8 +60,10 @@ func newLexicon(familyNouns []string) *lexicon {
 	add := func(noun string, g gender) {
 		if _, known := l.nouns[noun]; !known {
 			l.nouns[noun] = g
-			if plural := english.Plural(noun); plural != noun {
-				l.plurals[plural] = noun
+			for _, plural := range []string{english.Plural(noun), noun + "s"} { // persons, too
+				if plural != noun {
+					l.plurals[plural] = noun
+				}
 			}
 		}
 	}
