@@ -55,7 +55,7 @@ func TestPromptsAreChecked(t *testing.T) {
 			"model": "mini", "rung": "nouns", "prompt_used": "a woman <|image|> and a man <|image|> at the beach",
 			"subjects": [{"word": "woman", "start": 2, "end": 7, "marker_start": 8, "marker_end": 17}, {"word": "man", "start": 24, "end": 27, "marker_start": 28, "marker_end": 37}],
 			"unknown_words": [], "tokens": 10, "token_limit": 77, "cut_at": null, "negative_prompt": null,
-			"warnings": [{"param": "prompt", "message": "the prompt does not mark whoever is on each of the 2 reference images; it was read as \"a woman <|image|> and a man <|image|> at the beach\""}]}`},
+			"warnings": [{"param": "prompt", "message": "the prompt has no marker <|image|> for the 2 reference images; it was read as \"a woman <|image|> and a man <|image|> at the beach\""}]}`},
 		"characters, not bytes": {`{"prompt": "👩 é, a Zebra, a woman <|image|>", "subjects": 1.0, "model": "face-diffuser", "negative_prompt": null}`, `{
 			"model": "mini", "rung": "markers", "prompt_used": "👩 é, a Zebra, a woman <|image|>",
 			"subjects": [{"word": "woman", "start": 16, "end": 21, "marker_start": 22, "marker_end": 31}],

@@ -105,8 +105,8 @@ func (p *Placer) InFront(prompt string, images int) Placed {
 		rest = ", " + rest
 	}
 	used := persons + rest
-	return Placed{Prompt: used, Rung: Front, Warning: fmt.Sprintf("no word of the prompt was found that names whoever %s, so the prompt was read as %s",
-		onImages(images), quote(used))}
+	return Placed{Prompt: used, Rung: Front, Warning: fmt.Sprintf("no word for a person was found in the first %d tokens of the prompt, so it was read as %s",
+		tokenizer.Length, quote(used))}
 }
 
 // goesOn tells a first word that describes the subject before it.
@@ -186,7 +186,7 @@ func (p *Placer) inSentence(prompt string, images int) (Placed, bool) {
 	if left > 0 || len(chosen) > images || slices.ContainsFunc(people, func(one person) bool { return one.kind == group && singles != images }) {
 		rung = Words
 	}
-	warning := fmt.Sprintf("the prompt does not mark whoever %s; it was read as %s", onImages(images), quote(used))
+	warning := fmt.Sprintf("the prompt has no marker %s for %s; it was read as %s", tokenizer.Marker, theImages(images), quote(used))
 	return Placed{Prompt: used, Rung: rung, Warning: warning}, true
 }
 
@@ -357,9 +357,9 @@ func imagesThere(n int) string {
 	return "are " + count(n, "reference image")
 }
 
-func onImages(n int) string {
+func theImages(n int) string {
 	if n == 1 {
-		return "is on the reference image"
+		return "the reference image"
 	}
-	return fmt.Sprintf("is on each of the %d reference images", n)
+	return fmt.Sprintf("the %d reference images", n)
 }
