@@ -98,6 +98,7 @@ func (p *Placer) InFront(prompt string, images int) Placed {
 	rest := strings.TrimLeftFunc(strings.ToValidUTF8(prompt, "\uFFFD"), func(r rune) bool {
 		return unicode.IsSpace(r) || unicode.IsPunct(r) && strings.ContainsRune(",.;:!?-", r)
 	})
+	rest = p.withoutCommand(rest)
 	if words := wordsOf(rest); len(words) > 0 && words[0].start == 0 && p.goesOn(words[0].low) {
 		first, size := utf8.DecodeRuneInString(rest)
 		rest = " " + string(unicode.ToLower(first)) + rest[size:]
@@ -107,6 +108,22 @@ func (p *Placer) InFront(prompt string, images int) Placed {
 	used := persons + rest
 	return Placed{Prompt: used, Rung: Front, Warning: fmt.Sprintf("no word for a person was found in the first %d tokens of the prompt, so it was read as %s",
 		tokenizer.Length, quote(used))}
+}
+
+// withoutCommand leaves out the words that tell somebody to draw, as in "please show me", at the beginning of a text, if the
+// family does not know them. They disturb what it does know.
+func (p *Placer) withoutCommand(text string) string {
+	end := 0
+	for _, w := range wordsOf(text) {
+		if !p.lexicon.is("commands", w.low) || end == 0 && p.knows(w.low) {
+			break
+		}
+		end = w.suffixEnd
+	}
+	if end == 0 {
+		return text
+	}
+	return strings.TrimLeftFunc(text[end:], unicode.IsSpace)
 }
 
 // goesOn tells a first word that describes the subject before it.
@@ -160,7 +177,11 @@ func (p *Placer) inSentence(prompt string, images int) (Placed, bool) {
 		if one.kind != noun {
 			rung = Words
 		}
-		out.WriteString(prompt[end:one.start])
+		before := prompt[end:one.start]
+		if end == 0 {
+			before = p.withoutCommand(before)
+		}
+		out.WriteString(before)
 		out.WriteString(p.render(prompt, one, shares[i], images, i == 0 && strings.TrimSpace(prompt[:one.start]) == ""))
 		end = one.end
 		several := shares[i] > 1 || i == last && left > 0
