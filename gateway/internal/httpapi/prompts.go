@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -23,6 +24,8 @@ import (
 const (
 	maxQuestionBytes = 64 << 10
 	questionTimeout  = 10 * time.Second
+	// dimensionsTimeout is how long the networks may take to say how many subjects they take.
+	dimensionsTimeout = time.Second
 )
 
 // PromptCheck says what a prompt means. Offsets count characters (Unicode code points) of prompt_used.
@@ -67,8 +70,10 @@ type question struct {
 // checkPrompt says what a prompt means without making a picture, while the networks are away too.
 func (s *server) checkPrompt(c *gin.Context) {
 	f := s.Pipeline.Family()
+	ctx, cancel := context.WithTimeout(c.Request.Context(), dimensionsTimeout)
+	defer cancel()
 	most := maxImages
-	if dims, err := s.Pipeline.Dimensions(c.Request.Context()); err == nil {
+	if dims, err := s.Pipeline.Dimensions(ctx); err == nil {
 		most = dims.Subjects
 	}
 	q, err := readQuestion(c, most)
