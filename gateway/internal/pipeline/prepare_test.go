@@ -201,7 +201,7 @@ func TestPreparePlacesMarkers(t *testing.T) {
 		positions []int // of start of text, words …
 	}{
 		"nouns":          {"a woman and a man at the beach", 2, "a woman <|image|> and a man <|image|> at the beach", []int{2, 5}},
-		"words":          {"put her on the beach", 1, "put a woman <|image|> on the beach", []int{3}},
+		"words":          {"put her on the beach", 1, "a woman <|image|> on the beach", []int{2}},
 		"an unknown one": {"a teacher in the snow", 1, "a person <|image|> in the snow", []int{2}},
 		"nobody":         {"sunset at the beach", 2, "a person <|image|> and a person <|image|>, sunset at the beach", []int{2, 5}},
 		"no word":        {"<|image|> in the snow", 1, "a person <|image|> in the snow", []int{2}},
