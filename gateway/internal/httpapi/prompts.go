@@ -150,7 +150,7 @@ func readQuestion(c *gin.Context, mostSubjects int) (q question, err error) {
 	}
 	for name, raw := range fields {
 		var want string
-		ok := true
+		var ok bool
 		switch name {
 		case "prompt":
 			q.prompt, ok = raw.(string)

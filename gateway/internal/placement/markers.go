@@ -126,7 +126,7 @@ func (p *Placer) nounAhead(text string, more bool) int {
 		switch {
 		case i == 0 && strings.TrimSpace(text[:w.start]) != "", i > 0 && !w.joined, i == most:
 			return 0
-		case p.person(w) && w.suffix == "" && !(more && strings.TrimSpace(text[w.end:]) == ""):
+		case p.person(w) && w.suffix == "" && (!more || strings.TrimSpace(text[w.end:]) != ""):
 			return w.end
 		case p.lexicon.is("function words", w.low) && !p.lexicon.is("determiners", w.low), strings.HasSuffix(w.low, "ing"):
 			return 0
