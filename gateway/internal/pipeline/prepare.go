@@ -142,7 +142,7 @@ func (p *Pipeline) preparePrompt(r *Request, params Params, dims Dimensions) err
 		return err
 	}
 	r.prompt, r.negative = read.Prompt.tokens, read.Negative.tokens
-	r.PromptUsed, r.Warnings = read.Prompt.Text, read.Warnings
+	r.PromptUsed, r.Warnings = read.Prompt.Text, append(r.Warnings, read.Warnings...)
 	if len(r.prompt.IDs) != dims.Tokens {
 		return fmt.Errorf("pipeline: the tokenizer makes %d tokens, the text encoder takes %d", len(r.prompt.IDs), dims.Tokens)
 	}

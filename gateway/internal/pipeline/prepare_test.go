@@ -281,7 +281,7 @@ func TestPrepareWarnsOfAColourProfile(t *testing.T) {
 		}
 		references = append(references, reference)
 	}
-	r, err := newPipeline(t, unreachable{}, 0).Prepare(t.Context(), Params{Prompt: "a woman and a man at the beach"}, references)
+	r, err := newPipeline(t, unreachable{}, 0).Prepare(t.Context(), Params{Prompt: "a woman <|image|> and a man <|image|> at the beach"}, references)
 	if err != nil {
 		t.Fatal(err)
 	}
