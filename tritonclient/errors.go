@@ -38,6 +38,11 @@ const (
 	BadResponse Kind = "bad_response"
 )
 
+// Kinds are all of them, as labels of a metric.
+func Kinds() []Kind {
+	return []Kind{Unavailable, BreakerOpen, DeadlineExceeded, Canceled, InvalidArgument, NotFound, ResourceExhausted, PermissionDenied, Internal, BadResponse}
+}
+
 func (k Kind) Error() string { return strings.ReplaceAll(string(k), "_", " ") }
 
 // Error is the error of every call. It matches its Kind, whatever Err matches, and

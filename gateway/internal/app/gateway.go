@@ -88,20 +88,16 @@ func startGateway(ctx context.Context, settings *config.Config, s streams) (g *g
 	}
 	registry := prometheus.NewRegistry()
 	metrics := telemetry.NewMetrics(registry, telemetry.Build{Version: version(), Family: g.family.Name, Weights: g.family.WeightsSHA256})
-	g.pool, err = tritonclient.New(tritonclient.Options{Replicas: replicas, Observe: func(c tritonclient.Call) {
-		if c.Op == "ModelInfer" && c.Err == nil {
-			metrics.NetworkSeconds.WithLabelValues(c.Model).Observe(c.Duration.Seconds())
-		}
-	}})
-	if err != nil {
-		return g, err
-	}
-	metrics.WatchReplicas(g.replicas)
 	safety, optional := safetyOf(settings, g.family), []string(nil)
 	if safety != pipeline.SafetyOff {
 		optional = []string{networks.SafetyChecker}
 	}
 	g.models = slices.Concat(networks.Models, optional)
+	g.pool, err = tritonclient.New(tritonclient.Options{Replicas: replicas, Observe: observer(metrics, g.models, replicas), OnReplica: g.noteReplica})
+	if err != nil {
+		return g, err
+	}
+	metrics.WatchReplicas(g.replicas)
 	served := networks.New(g.pool, g.family, settings.StepTimeout, optional...)
 	g.pipeline, err = pipeline.New(pipeline.Options{
 		Family: g.family, Tokenizer: words, MaxRunning: settings.MaxRunning, Servers: len(replicas), Version: version(),
@@ -126,6 +122,41 @@ func startGateway(ctx context.Context, settings *config.Config, s streams) (g *g
 	g.server = httpapi.NewServer(handler, g.log)
 	go func() { g.failed <- g.server.Serve(g.listener) }()
 	return g, nil
+}
+
+// observer counts what becomes of the calls to models, whose series are there before the first call.
+func observer(metrics *telemetry.Metrics, models, replicas []string) func(tritonclient.Call) {
+	for _, model := range models {
+		metrics.NetworkSeconds.WithLabelValues(model)
+		for _, replica := range replicas {
+			for _, kind := range tritonclient.Kinds() {
+				metrics.NetworkFailures.WithLabelValues(model, replica, string(kind))
+			}
+		}
+	}
+	return func(c tritonclient.Call) {
+		if c.Op != "ModelInfer" {
+			return
+		}
+		if e := (*tritonclient.Error)(nil); errors.As(c.Err, &e) {
+			metrics.NetworkFailures.WithLabelValues(c.Model, c.Replica, string(e.Kind)).Inc()
+			return
+		}
+		metrics.NetworkSeconds.WithLabelValues(c.Model).Observe(c.Duration.Seconds())
+	}
+}
+
+// noteReplica logs that a Triton server came or went.
+func (g *gateway) noteReplica(r tritonclient.ReplicaStatus) {
+	level := slog.LevelWarn
+	if r.Usable() {
+		level = slog.LevelInfo
+	}
+	attrs := []any{"replica", r.Address, "ready", r.Ready, "breaker", r.Breaker}
+	if r.Err != nil {
+		attrs = append(attrs, "error", r.Err)
+	}
+	g.log.Log(context.Background(), level, "a Triton server changed", attrs...)
 }
 
 // startTriton starts a Triton of our own over a folder of models.

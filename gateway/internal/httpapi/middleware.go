@@ -43,6 +43,10 @@ func notesOf(c *gin.Context) *notes {
 	return n
 }
 
+// otherRoute labels requests that no route takes, in place of their path and
+// their method.
+const otherRoute = "other"
+
 // saneID is what a client's own request id must look like to be taken over:
 // it goes into the log and back into a header.
 var saneID = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,128}$`)
@@ -65,11 +69,11 @@ func (s *server) observe(c *gin.Context) {
 		s.Metrics.HTTPInFlight.Dec()
 		route := c.FullPath()
 		if route == "" {
-			route = "other"
+			route = otherRoute
 		}
 		method := c.Request.Method
-		if route == "other" {
-			method = "other" // a client can invent methods, and each would be a series
+		if route == otherRoute {
+			method = otherRoute // a client can invent methods, and each would be a series
 		}
 		status, seconds := c.Writer.Status(), time.Since(start).Seconds()
 		s.Metrics.HTTPRequests.WithLabelValues(route, method, strconv.Itoa(status)).Inc()

@@ -109,6 +109,7 @@ func New(o Options) http.Handler {
 		s.refuse(c, &fault{kind: methodNotAllowed, message: c.Request.URL.Path + " does not take " + c.Request.Method + ", but " + c.Writer.Header().Get("Allow")})
 	})
 	s.routes(r)
+	s.startSeries(r.Routes())
 	return r
 }
 

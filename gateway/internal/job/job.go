@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"sync"
 	"time"
 
@@ -100,27 +99,6 @@ func (j *Job) Since(n int) (events []Event, more <-chan struct{}) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.history[n:len(j.history):len(j.history)], j.changed
-}
-
-// Events yields the history from its beginning, as it grows, until the job
-// has ended or ctx does.
-func (j *Job) Events(ctx context.Context) iter.Seq[Event] {
-	return func(yield func(Event) bool) {
-		for n := 0; ; {
-			events, more := j.Since(n)
-			for _, e := range events {
-				if !yield(e) || e.State.Final() {
-					return
-				}
-			}
-			n += len(events)
-			select {
-			case <-more:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}
 }
 
 // record appends to the history, which a final state closes.

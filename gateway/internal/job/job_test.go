@@ -6,13 +6,16 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
 	"go.uber.org/goleak"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/facediffuser/facediffuser/gateway/internal/job"
 	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
@@ -94,6 +97,12 @@ func submit(t *testing.T, r bench, ctx context.Context, n, steps int) *job.Job {
 	return j
 }
 
+// history is what has happened to a job.
+func history(j *job.Job) []job.Event {
+	events, _ := j.Since(0)
+	return events
+}
+
 func states(events []job.Event) (s []job.State) {
 	for _, e := range events {
 		if len(s) == 0 || s[len(s)-1] != e.State {
@@ -116,9 +125,6 @@ func TestLife(t *testing.T) {
 		if w, n := testutil.ToFloat64(r.metrics.PicturesWaiting), testutil.ToFloat64(r.metrics.PicturesRunning); w != 2 || n != 1 {
 			t.Errorf("%v waiting and %v running, want 2 and 1", w, n)
 		}
-		if found, ok := r.Job(first.ID); !ok || found != first {
-			t.Errorf("Job(%q) = %v, %v", first.ID, found, ok)
-		}
 
 		results, err := second.Wait(t.Context())
 		if err != nil || len(results) != 2 || results[1].Seed != 8 {
@@ -128,18 +134,12 @@ func TestLife(t *testing.T) {
 		synctest.Wait()
 
 		// A subscriber that comes late sees the whole history, and its end.
-		var late []job.Event
-		for e := range second.Events(t.Context()) {
-			late = append(late, e)
-		}
+		late := history(second)
 		if got := states(late); !slices.Equal(got, []job.State{job.Queued, job.Running, job.Succeeded}) {
 			t.Errorf("states %v", got)
 		}
 		if want := 1 + 2*(1+2+1) + 1; len(late) != want {
 			t.Errorf("%d events, want %d", len(late), want)
-		}
-		if _, ok := r.Job(first.ID); ok {
-			t.Error("the runner still holds a job that has ended")
 		}
 		if w, n := testutil.ToFloat64(r.metrics.PicturesWaiting), testutil.ToFloat64(r.metrics.PicturesRunning); w != 0 || n != 0 {
 			t.Errorf("%v waiting and %v running at the end", w, n)
@@ -147,8 +147,8 @@ func TestLife(t *testing.T) {
 		if n := testutil.ToFloat64(r.metrics.Pictures.WithLabelValues("succeeded")); n != 3 {
 			t.Errorf("%v pictures succeeded, want 3", n)
 		}
-		if n := testutil.CollectAndCount(r.metrics.StepSeconds); n != 1 {
-			t.Errorf("%d series of step seconds, want 1 (one stage)", n)
+		if n := testutil.CollectAndCount(r.metrics.StepSeconds); n != 3 {
+			t.Errorf("%d series of step seconds, want 3, one a stage", n)
 		}
 	})
 }
@@ -158,26 +158,25 @@ func TestSubscriberReadsAsItGrows(t *testing.T) {
 		g := newStepper(1)
 		j := submit(t, newRunner(g, job.Options{}), t.Context(), 1, 5)
 		seen := 0
-		for e := range j.Events(t.Context()) {
-			if e.Picture == nil || e.Picture.Kind != pipeline.Step {
-				continue
+		for n, ended := 0, false; !ended; {
+			events, more := j.Since(n)
+			n += len(events)
+			for _, e := range events {
+				ended = e.State.Final()
+				if e.Picture == nil || e.Picture.Kind != pipeline.Step {
+					continue
+				}
+				seen++
+				if done := len(g.steps); done != seen {
+					t.Errorf("step %d was seen when %d were done", seen, done)
+				}
 			}
-			seen++
-			if done := len(g.steps); done != seen {
-				t.Errorf("step %d was seen when %d were done", seen, done)
+			if !ended {
+				<-more
 			}
 		}
 		if seen != 5 {
 			t.Errorf("saw %d steps, want 5", seen)
-		}
-
-		// One that leaves early holds up nobody.
-		j = submit(t, newRunner(g, job.Options{}), t.Context(), 1, 5)
-		for range j.Events(t.Context()) {
-			break
-		}
-		if _, err := j.Wait(t.Context()); err != nil {
-			t.Error(err)
 		}
 	})
 }
@@ -196,7 +195,7 @@ func TestCancel(t *testing.T) {
 		if _, err := queued.Wait(t.Context()); !errors.Is(err, job.ErrCanceled) {
 			t.Errorf("a canceled job's error is %v", err)
 		}
-		if got := states(slices.Collect(queued.Events(t.Context()))); !slices.Equal(got, []job.State{job.Queued, job.Canceled}) {
+		if got := states(history(queued)); !slices.Equal(got, []job.State{job.Queued, job.Canceled}) {
 			t.Errorf("states of a job canceled in the queue: %v", got)
 		}
 
@@ -299,10 +298,10 @@ func TestSafetyIsCounted(t *testing.T) {
 					t.Errorf("error %v, want %v", err, c.fail)
 				}
 				synctest.Wait()
-				if n := testutil.ToFloat64(r.metrics.Pictures.WithLabelValues(c.outcome)); n != 2 || testutil.CollectAndCount(r.metrics.Pictures) != 1 {
+				if n := testutil.ToFloat64(r.metrics.Pictures.WithLabelValues(c.outcome)); n != 2 || total(t, r.metrics.Pictures) != 2 {
 					t.Errorf("%v pictures %s, want both", n, c.outcome)
 				}
-				if n := testutil.ToFloat64(r.metrics.SafetyChecks.WithLabelValues(c.verdict)); n != c.checked || testutil.CollectAndCount(r.metrics.SafetyChecks) != 1 {
+				if n := testutil.ToFloat64(r.metrics.SafetyChecks.WithLabelValues(c.verdict)); n != c.checked || total(t, r.metrics.SafetyChecks) != c.checked {
 					t.Errorf("%v pictures %s, want %v", n, c.verdict, c.checked)
 				}
 			})
@@ -389,4 +388,110 @@ func TestDrain(t *testing.T) {
 			t.Errorf("drain of an idle runner: %v", err)
 		}
 	})
+}
+
+// total is the sum of a counter over its labels.
+func total(t *testing.T, c prometheus.Collector) (sum float64) {
+	t.Helper()
+	for _, m := range gather(t, c) {
+		sum += m.GetCounter().GetValue()
+	}
+	return sum
+}
+
+func gather(t *testing.T, c prometheus.Collector) []*dto.Metric {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(c)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(families) != 1 {
+		t.Fatalf("%d metrics, want 1", len(families))
+	}
+	return families[0].GetMetric()
+}
+
+// TestFivePicturesInTwoSlots: one request of five pictures of four seconds each. They start after 0, 0, 4, 4 and 8 s, so that they queue
+// for 16 s together and take 4 s each, whatever they waited.
+func TestFivePicturesInTwoSlots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRunner(parallel{newStepper(2)}, job.Options{MaxQueue: 3})
+		j := submit(t, r, t.Context(), 5, 4)
+		synctest.Wait()
+		// What waits and runs is known; how long a picture takes is not yet.
+		for _, c := range []struct {
+			after time.Duration
+			want  time.Duration
+		}{
+			{0, 15 * time.Second},                              // three rounds of the first guess, 5 s
+			{2500 * time.Millisecond, 9500 * time.Millisecond}, // the pace of two steps says 4 s a picture
+			{4500 * time.Millisecond, 7500 * time.Millisecond}, // measured
+			{9500 * time.Millisecond, 2500 * time.Millisecond},
+			{11500 * time.Millisecond, time.Second}, // never less
+		} {
+			time.Sleep(time.Until(j.Created.Add(c.after)))
+			synctest.Wait()
+			if got := r.RetryAfter(); got != c.want {
+				t.Errorf("after %v: %v until all have left, want %v", c.after, got, c.want)
+			}
+		}
+		if _, err := j.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(j.Created); took != 12*time.Second {
+			t.Fatalf("five pictures took %v", took)
+		}
+		if h := gather(t, r.metrics.QueueSeconds)[0].GetHistogram(); h.GetSampleCount() != 5 || h.GetSampleSum() != 0+0+4+4+8 {
+			t.Errorf("queue: %d pictures, %v s together", h.GetSampleCount(), h.GetSampleSum())
+		}
+		if h := gather(t, r.metrics.PictureSeconds)[0].GetHistogram(); h.GetSampleCount() != 5 || h.GetSampleSum() != 5*4 {
+			t.Errorf("pictures: %d, %v s together", h.GetSampleCount(), h.GetSampleSum())
+		}
+	})
+}
+
+// TestRetryAfterCountsPlaces: a request that needs two places waits until two pictures have left, not until the queue is empty.
+func TestRetryAfterCountsPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRunner(parallel{newStepper(2)}, job.Options{MaxQueue: 3})
+		j := submit(t, r, t.Context(), 5, 10)
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		for n, want := range map[int]time.Duration{1: 7 * time.Second, 2: 7 * time.Second, 3: 17 * time.Second, 5: 27 * time.Second, 9: 27 * time.Second} {
+			var rejection *job.Rejection
+			if _, err := r.Submit(t.Context(), &pipeline.Request{N: n}); !errors.As(err, &rejection) || rejection.RetryAfter != want {
+				t.Errorf("%d more: %v, retry after %v, want %v", n, err, rejection.RetryAfter, want)
+			}
+		}
+		j.Cancel()
+		<-j.Done()
+	})
+}
+
+// parallel makes all pictures of a request at once, as far as there are slots.
+type parallel struct{ *stepper }
+
+func (g parallel) Generate(ctx context.Context, r *pipeline.Request, observe func(pipeline.Event)) ([]pipeline.Result, error) {
+	results := make([]pipeline.Result, r.N)
+	var observing sync.Mutex
+	pictures, ctx := errgroup.WithContext(ctx)
+	for k := range results {
+		pictures.Go(func() error {
+			one := *r
+			one.N = 1
+			made, err := g.stepper.Generate(ctx, &one, func(e pipeline.Event) {
+				observing.Lock()
+				defer observing.Unlock()
+				e.Image = k
+				observe(e)
+			})
+			if err == nil {
+				results[k] = made[0]
+			}
+			return err
+		})
+	}
+	return results, pictures.Wait()
 }

@@ -1,16 +1,19 @@
 package job
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/facediffuser/facediffuser/fusion"
 	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
 	"github.com/facediffuser/facediffuser/gateway/internal/telemetry"
 )
@@ -57,17 +60,29 @@ type Runner struct {
 	o         Options
 
 	mu       sync.Mutex
-	live     map[string]*Job
+	live     map[*watch]struct{}
 	pictures int // of live jobs
 	running  int // of those, in their loop
 	draining bool
 	idle     chan struct{} // non-nil while draining; closed when live is empty
-	seconds  float64       // a picture's, moving average; 0 before the first
+	each     time.Duration // a picture's, from its start to its end, moving average; 0 before the first
 }
 
-// NewRunner makes a runner.
+// Outcomes of pictures beside the final states of their job.
+const (
+	outcomeRejected = "rejected" // not admitted
+	outcomeRefused  = "refused"  // with a picture that the safety checker refused
+)
+
+// NewRunner makes a runner. Its metrics have all their series from the start.
 func NewRunner(g Generator, o Options) *Runner {
-	return &Runner{generator: g, o: o, live: map[string]*Job{}}
+	for _, outcome := range []string{string(Succeeded), string(Failed), string(Canceled), string(Expired), outcomeRejected, outcomeRefused} {
+		o.Metrics.Pictures.WithLabelValues(outcome)
+	}
+	for _, stage := range []fusion.Stage{fusion.SceneConstruction, fusion.SubjectSceneFusion, fusion.SubjectEnhancement} {
+		o.Metrics.StepSeconds.WithLabelValues(o.Model, stage.String())
+	}
+	return &Runner{generator: g, o: o, live: map[*watch]struct{}{}}
 }
 
 // Submit admits a request and starts its job, which ends early when ctx does.
@@ -76,7 +91,7 @@ func (r *Runner) Submit(ctx context.Context, request *pipeline.Request) (*Job, e
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if rejection := r.refuse(request.N); rejection != nil {
-		r.o.Metrics.Pictures.WithLabelValues("rejected").Add(float64(request.N))
+		r.o.Metrics.Pictures.WithLabelValues(outcomeRejected).Add(float64(request.N))
 		return nil, rejection
 	}
 
@@ -86,9 +101,10 @@ func (r *Runner) Submit(ctx context.Context, request *pipeline.Request) (*Job, e
 	}
 	ctx, j.cancel = context.WithCancelCause(ctx)
 	j.record(j.Created, Queued, nil)
-	r.live[j.ID] = j
+	w := &watch{runner: r, job: j, left: request.N, pictures: make([]progress, request.N)}
+	r.live[w] = struct{}{}
 	r.count(request.N, 0)
-	go r.run(ctx, j)
+	go r.run(ctx, w)
 	return j, nil
 }
 
@@ -99,38 +115,79 @@ func (r *Runner) refuse(n int) *Rejection {
 		return &Rejection{ErrDraining, r.estimate(r.pictures)}
 	}
 	if over := r.pictures + n - r.generator.Capacity() - r.o.MaxQueue; over > 0 && r.pictures > 0 {
-		return &Rejection{ErrQueueFull, r.estimate(over)}
+		return &Rejection{ErrQueueFull, r.estimate(min(over, r.pictures))}
 	}
 	return nil
 }
 
-// firstGuess stands for a picture's seconds before one has been measured.
-const firstGuess = 5.0
-
-// estimate is the time in which n pictures leave, in whole seconds, 1 to 120
-// (beyond which clients do not heed retry-after).
-func (r *Runner) estimate(n int) time.Duration {
-	each := r.seconds
-	if each == 0 {
-		each = firstGuess
-	}
-	rounds := (n + r.generator.Capacity() - 1) / r.generator.Capacity()
-	return min(max(time.Duration(each*float64(rounds)*float64(time.Second)).Round(time.Second), time.Second), 2*time.Minute)
-}
-
-// RetryAfter is the estimated time until the pictures that are admitted now are done.
+// RetryAfter is the estimated time until the pictures that are admitted now have left.
 func (r *Runner) RetryAfter() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.estimate(r.pictures)
 }
 
-// Job returns a job that has not ended.
-func (r *Runner) Job(id string) (*Job, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	j, ok := r.live[id]
-	return j, ok
+// Bounds of an estimate: clients do not heed a retry-after beyond some minutes.
+const (
+	minEstimate = time.Second
+	maxEstimate = 2 * time.Minute
+)
+
+// estimate is the time in which the next n of the admitted pictures leave. A
+// picture in its loop goes on at the pace of its steps so far, one that waits
+// takes what pictures took lately, and starts when a slot is free. r.mu is held.
+func (r *Runner) estimate(n int) time.Duration {
+	now, each, capacity := time.Now(), r.expected(), r.generator.Capacity()
+	var leaves []time.Duration // in what time each picture that has a slot leaves it
+	for w := range r.live {
+		for _, p := range w.pictures {
+			if p.running() {
+				leaves = append(leaves, max(cmp.Or(p.projected(), each)-now.Sub(p.started), 0))
+			}
+		}
+	}
+	waiting := r.pictures - r.running
+	for ; waiting > 0 && len(leaves) < capacity; waiting-- {
+		leaves = append(leaves, each) // about to start
+	}
+	var in time.Duration
+	for range min(n, len(leaves)+waiting) {
+		slices.Sort(leaves)
+		in = leaves[0]
+		if waiting == 0 {
+			leaves = leaves[1:]
+			continue
+		}
+		leaves[0] += each
+		waiting--
+	}
+	return min(max(in, minEstimate), maxEstimate)
+}
+
+// firstGuess stands for a picture's time before any has made a step.
+const firstGuess = 5 * time.Second
+
+// expected is the time that a picture will take from its start to its end: the
+// average of those that finished; before the first of them, that of those in
+// their loop at the pace of their steps so far; before any step, firstGuess.
+// r.mu is held.
+func (r *Runner) expected() time.Duration {
+	if r.each > 0 {
+		return r.each
+	}
+	var sum, n time.Duration
+	for w := range r.live {
+		for _, p := range w.pictures {
+			if d := p.projected(); d > 0 {
+				sum += d
+				n++
+			}
+		}
+	}
+	if n == 0 {
+		return firstGuess
+	}
+	return sum / n
 }
 
 // Draining says whether Drain has been called.
@@ -160,8 +217,8 @@ func (r *Runner) Drain(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	r.mu.Lock()
-	for _, j := range r.live {
-		j.cancel(ErrShutdown)
+	for w := range r.live {
+		w.job.cancel(ErrShutdown)
 	}
 	r.mu.Unlock()
 	<-idle
@@ -169,14 +226,14 @@ func (r *Runner) Drain(ctx context.Context) error {
 }
 
 // run is a job's life, from admission to its end.
-func (r *Runner) run(ctx context.Context, j *Job) {
+func (r *Runner) run(ctx context.Context, w *watch) {
+	j := w.job
 	defer j.cancel(nil)
 	if r.o.Timeout > 0 {
 		var stop context.CancelFunc
 		ctx, stop = context.WithTimeoutCause(ctx, r.o.Timeout, ErrExpired)
 		defer stop()
 	}
-	w := &watch{runner: r, job: j, left: j.Request.N, last: make([]time.Time, j.Request.N)}
 	results, err := r.generate(ctx, j, w)
 	state, err := outcome(ctx, err)
 
@@ -185,18 +242,19 @@ func (r *Runner) run(ctx context.Context, j *Job) {
 	left := string(state)
 	var unsafe *pipeline.UnsafeError
 	if state == Failed && errors.As(err, &unsafe) {
-		left = "refused" // not a fault that anyone should be woken for
+		left = outcomeRefused // not a fault that anyone should be woken for
 		w.judged(telemetry.SafetyRefused, unsafe.Image)
 	}
 	r.o.Metrics.Pictures.WithLabelValues(left).Add(float64(j.Request.N))
 	r.mu.Lock()
 	r.count(-w.left, -w.running)
+	clear(w.pictures) // none of them waits or runs
 	r.mu.Unlock()
 
 	j.finalise(time.Now(), state, results, err)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.live, j.ID)
+	delete(r.live, w)
 	if r.draining && len(r.live) == 0 {
 		close(r.idle)
 	}
@@ -242,11 +300,33 @@ func (r *Runner) count(pictures, running int) {
 // watch turns the pipeline's events into a job's history and the metrics.
 // Generate does not call observe twice at once.
 type watch struct {
-	runner  *Runner
-	job     *Job
-	left    int         // pictures that have not finished
-	running int         // of those, pictures that have started
-	last    []time.Time // of each picture, its last event in the loop; zero before its first step
+	runner *Runner
+	job    *Job
+
+	// Guarded by runner.mu, which estimates read them under.
+	left     int // pictures that have not finished
+	running  int // of those, pictures that have started
+	pictures []progress
+}
+
+// progress is how far one picture has come.
+type progress struct {
+	started     time.Time // left the queue; zero before
+	last        time.Time // its last event in the loop; zero before its first step
+	stepped     time.Time // the end of its last step
+	step, steps int       // done, of the loop
+	finished    bool
+}
+
+func (p progress) running() bool { return !p.started.IsZero() && !p.finished }
+
+// projected is the time from the picture's start to its end at the pace of its
+// steps so far; 0 while there is no pace.
+func (p progress) projected() time.Duration {
+	if !p.running() || p.step == 0 {
+		return 0
+	}
+	return p.stepped.Sub(p.started) * time.Duration(p.steps) / time.Duration(p.step)
 }
 
 func (w *watch) observe(e pipeline.Event) {
@@ -254,21 +334,23 @@ func (w *watch) observe(e pipeline.Event) {
 	if !w.job.record(now, Running, &e) {
 		return // a leftover of a run that panicked
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := &w.pictures[e.Image]
 	switch e.Kind {
 	case pipeline.Started:
+		p.started = now
 		w.running++
 		m.QueueSeconds.Observe(now.Sub(w.job.Created).Seconds())
-		r.mu.Lock()
 		r.count(0, 1)
-		r.mu.Unlock()
 	case pipeline.Step:
 		// The first step waits for the encoders: its time says nothing about a step.
-		if before := w.last[e.Image]; !before.IsZero() {
-			m.StepSeconds.WithLabelValues(r.o.Model, e.Stage.String()).Observe(now.Sub(before).Seconds())
+		if !p.last.IsZero() {
+			m.StepSeconds.WithLabelValues(r.o.Model, e.Stage.String()).Observe(now.Sub(p.last).Seconds())
 		}
-		w.last[e.Image] = now
+		p.last, p.stepped, p.step, p.steps = now, now, e.Step, e.Steps
 	case pipeline.Preview, pipeline.Withheld:
-		w.last[e.Image] = now
+		p.last = now
 	case pipeline.Finished:
 		switch nsfw := e.Result.NSFW; {
 		case nsfw == nil:
@@ -279,15 +361,14 @@ func (w *watch) observe(e pipeline.Event) {
 		}
 		w.running--
 		w.left--
-		seconds := (e.Result.Timings.Total - e.Result.Timings.Queued).Seconds()
-		m.PictureSeconds.Observe(seconds)
-		r.mu.Lock()
+		p.finished = true
+		took := now.Sub(p.started)
+		m.PictureSeconds.Observe(took.Seconds())
 		r.count(-1, -1)
-		if r.seconds == 0 {
-			r.seconds = seconds
+		if r.each == 0 {
+			r.each = took
 		}
-		r.seconds += 0.2 * (seconds - r.seconds)
-		r.mu.Unlock()
+		r.each += (took - r.each) / 5
 	}
 }
 

@@ -220,11 +220,12 @@ type FusionStep struct {
 }
 
 // Timings divide a picture's wall time. What is neither waiting nor networks
-// is the gateway's own work.
+// is the gateway's own work. All begin with Generate, which is the admission of
+// the request, for every picture of it.
 type Timings struct {
-	Total    time.Duration // from Generate's start to the picture
-	Queued   time.Duration // waiting for a slot
-	Networks time.Duration // with a call to the networks in flight
+	Total    time.Duration // from Generate's start to the finished picture
+	Queued   time.Duration // from Generate's start to the picture's slot, behind other pictures of its own request too
+	Networks time.Duration // with a call to the networks in flight; at most Total − Queued
 }
 
 // Generate makes the pictures of one request. observe, which may be nil, sees
@@ -256,11 +257,10 @@ func (p *Pipeline) Generate(ctx context.Context, r *Request, observe func(Event)
 	for k := range results {
 		// Slots are taken in order, so that requests are served in the order of
 		// their arrival, not all at once.
-		waited := time.Now()
 		if err := slots.Acquire(ctx, 1); err != nil {
 			break // ctx has ended; Wait says why
 		}
-		queued := time.Since(waited)
+		queued := time.Since(start)
 		pictures.Go(func() error {
 			defer slots.Release(1)
 			emit(Event{Kind: Started, Image: k, Steps: r.Plan.Steps})

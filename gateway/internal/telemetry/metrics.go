@@ -12,17 +12,22 @@ type Metrics struct {
 	// StepSeconds has one observation per denoising step, from the end of the
 	// picture's step before. Labels: model (the family), stage.
 	StepSeconds *prometheus.HistogramVec
-	// NetworkSeconds has one observation per call to a network. Label: model
-	// (the network, as Triton names it).
+	// NetworkSeconds has one observation per call to a network that succeeded.
+	// Label: model (the network, as Triton names it).
 	NetworkSeconds *prometheus.HistogramVec
+	// NetworkFailures counts attempts of a call to a network that failed, also
+	// those after which another replica answered. Labels: model (the network),
+	// replica, kind (of a tritonclient.Error).
+	NetworkFailures *prometheus.CounterVec
 
 	PicturesWaiting prometheus.Gauge
 	PicturesRunning prometheus.Gauge
 	// Pictures counts pictures that left the runner. Label: outcome.
 	Pictures *prometheus.CounterVec
-	// PictureSeconds is a picture's time from leaving the queue to being complete.
+	// PictureSeconds is a picture's time from its slot to being complete.
 	PictureSeconds prometheus.Histogram
-	// QueueSeconds is a picture's time in the queue.
+	// QueueSeconds is a picture's time from the admission of its request to its
+	// slot, behind other pictures of the request too.
 	QueueSeconds prometheus.Histogram
 	// SafetyChecks counts finished pictures that the safety checker has seen.
 	// Label: verdict, one of the Safety constants.
@@ -55,33 +60,40 @@ type Build struct {
 	Weights string // sha256
 }
 
-// Buckets in seconds: a step on a GPU takes some 10 ms, a picture on a CPU may take minutes.
+// Bounds of the histograms, in seconds. Round ones, so that an objective can be
+// read off a bucket. callBounds are for a network or a step, some milliseconds on
+// a GPU. waitBounds are for what a client waits for, from an answer without a
+// picture to a picture on a CPU; they are the same for all of these, so that their
+// quotients mean something.
 var (
-	callBuckets    = prometheus.ExponentialBucketsRange(0.002, 8, 13)
-	pictureBuckets = prometheus.ExponentialBucketsRange(0.25, 300, 12)
+	callBounds = []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30}
+	waitBounds = []float64{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300, 600}
 )
 
 // NewMetrics makes the metrics and registers them, together with those of the
-// Go runtime and the process.
+// Go runtime and the process. Whoever knows the values of a label makes its series
+// before the first observation: a rate over a series that begins with its first
+// failure does not see that failure.
 func NewMetrics(registry prometheus.Registerer, build Build) *Metrics {
 	m := &Metrics{registry: registry}
 	add := func(c prometheus.Collector) { registry.MustRegister(c) }
 
-	m.StepSeconds = histogramVec("step_seconds", "Seconds of one denoising step of one picture.", callBuckets, "model", "stage")
-	m.NetworkSeconds = histogramVec("network_seconds", "Seconds of one call to one network, queueing in Triton included.", callBuckets, "model")
+	m.StepSeconds = histogramVec("step_seconds", "Seconds of one denoising step of one picture.", callBounds, "model", "stage")
+	m.NetworkSeconds = histogramVec("network_seconds", "Seconds of one call to one network, queueing in Triton included.", callBounds, "model")
+	m.NetworkFailures = counterVec("network_failures_total", "Attempts of a call to a network that failed.", "model", "replica", "kind")
 	m.PicturesWaiting = gauge("pictures_waiting", "Pictures admitted and waiting for a slot.")
 	m.PicturesRunning = gauge("pictures_running", "Pictures in their denoising loop.")
 	m.Pictures = counterVec("pictures_total", "Pictures by outcome.", "outcome")
-	m.PictureSeconds = histogram("picture_seconds", "Seconds of one picture, from leaving the queue.", pictureBuckets)
-	m.QueueSeconds = histogram("queue_seconds", "Seconds that one picture waited for a slot.", append([]float64{0.01, 0.1}, pictureBuckets...))
+	m.PictureSeconds = histogram("picture_seconds", "Seconds of one picture, from its slot to being complete.", waitBounds)
+	m.QueueSeconds = histogram("queue_seconds", "Seconds from the admission of a request to the slot of one of its pictures.", waitBounds)
 	m.SafetyChecks = counterVec("safety_checks_total", "Finished pictures that the safety checker has seen.", "verdict")
 	m.Errors = counterVec("errors_total", "Failed requests by kind of error.", "kind")
 	m.HTTPRequests = counterVec("http_requests_total", "Answered HTTP requests.", "route", "method", "status")
-	m.HTTPSeconds = histogramVec("http_request_seconds", "Seconds from a request's head to its last byte.", append([]float64{0.005, 0.05}, pictureBuckets...), "route")
+	m.HTTPSeconds = histogramVec("http_request_seconds", "Seconds from a request's head to its last byte.", waitBounds, "route")
 	m.HTTPInFlight = gauge("http_requests_in_flight", "HTTP requests being answered.")
 	m.UploadBytes = histogram("upload_bytes", "Bytes of one request body of /v1/images.", prometheus.ExponentialBuckets(1<<10, 8, 7))
 	for _, c := range []prometheus.Collector{
-		m.StepSeconds, m.NetworkSeconds, m.PicturesWaiting, m.PicturesRunning, m.Pictures, m.PictureSeconds, m.QueueSeconds,
+		m.StepSeconds, m.NetworkSeconds, m.NetworkFailures, m.PicturesWaiting, m.PicturesRunning, m.Pictures, m.PictureSeconds, m.QueueSeconds,
 		m.SafetyChecks, m.Errors, m.HTTPRequests, m.HTTPSeconds, m.HTTPInFlight, m.UploadBytes,
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -96,6 +108,9 @@ func NewMetrics(registry prometheus.Registerer, build Build) *Metrics {
 	})
 	info.Set(1)
 	add(info)
+	for _, verdict := range []string{SafetyPassed, SafetyFlagged, SafetyRefused} {
+		m.SafetyChecks.WithLabelValues(verdict)
+	}
 	return m
 }
 

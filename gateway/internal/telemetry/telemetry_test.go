@@ -26,12 +26,15 @@ func TestDocumented(t *testing.T) {
 	// A vector shows up only once it has a child.
 	m.StepSeconds.WithLabelValues("f", "scene_construction")
 	m.NetworkSeconds.WithLabelValues("unet_tdm")
+	m.NetworkFailures.WithLabelValues("unet_tdm", "a:1", "unavailable")
 	m.Pictures.WithLabelValues("succeeded")
-	m.SafetyChecks.WithLabelValues(telemetry.SafetyPassed)
 	m.Errors.WithLabelValues("queue_full")
 	m.HTTPRequests.WithLabelValues("/healthz", "GET", "200")
 	m.HTTPSeconds.WithLabelValues("/healthz")
 
+	if problems, err := testutil.GatherAndLint(registry); err != nil || len(problems) > 0 {
+		t.Errorf("promlint: %v, %v", problems, err)
+	}
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -64,6 +67,41 @@ func TestDocumented(t *testing.T) {
 	slices.Sort(documented)
 	if !slices.Equal(registered, documented) {
 		t.Errorf("docs/metrics.md and the registry differ\nregistered:\n%s\ndocumented:\n%s", strings.Join(registered, "\n"), strings.Join(documented, "\n"))
+	}
+}
+
+// TestBounds: an objective such as "95 % of pictures within 250 ms" needs a bucket that ends there.
+func TestBounds(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	m := telemetry.NewMetrics(registry, telemetry.Build{})
+	m.HTTPSeconds.WithLabelValues("/")
+	m.NetworkSeconds.WithLabelValues("unet_tdm")
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	waits := []float64{0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60}
+	want := map[string][]float64{
+		"facediffuser_http_request_seconds": waits, "facediffuser_queue_seconds": waits, "facediffuser_picture_seconds": waits,
+		"facediffuser_network_seconds": {0.001, 0.0025, 0.005, 0.01, 0.1, 1},
+	}
+	for _, f := range families {
+		if want[f.GetName()] == nil {
+			continue
+		}
+		var bounds []float64
+		for _, b := range f.GetMetric()[0].GetHistogram().GetBucket() {
+			bounds = append(bounds, b.GetUpperBound())
+		}
+		for _, b := range want[f.GetName()] {
+			if !slices.Contains(bounds, b) {
+				t.Errorf("%s has no bound at %v s: %v", f.GetName(), b, bounds)
+			}
+		}
+		delete(want, f.GetName())
+	}
+	if len(want) > 0 {
+		t.Errorf("not registered: %v", want)
 	}
 }
 
