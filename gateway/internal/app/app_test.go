@@ -24,7 +24,12 @@ import (
 	"github.com/facediffuser/facediffuser/gateway/internal/family"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		os.Exit(mainProgram())
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // program runs the program as main does, without a process.
 func program(t *testing.T, env map[string]string, args ...string) (code int, stdout, stderr string) {

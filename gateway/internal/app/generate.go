@@ -1,14 +1,12 @@
 package app
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -33,6 +33,7 @@ var formats = map[string]string{".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", 
 // generation is the command line of one `facediffuser generate`.
 type generation struct {
 	streams
+	stdin    io.Reader
 	settings config.Config
 	known    *pflag.FlagSet // of settings
 	flags    *pflag.FlagSet // of the command
@@ -63,7 +64,7 @@ func generateCommand(s streams) *cobra.Command {
 		Short: "Make pictures from the command line",
 		Long: `Make pictures of the people on reference images in the scene of PROMPT, and write them to files.
 
-In PROMPT, <|image|> follows the noun of each person on an image; the images are given in the same order. Without an image, the picture
+PROMPT is a sentence, or - for one on standard input. In it, <|image|> follows the noun of each person on an image; the images are given in the same order. Without an image, the picture
 shows the sentence alone.
 
 A small family, such as mini, knows only what it was taught: "vocabulary" in its pipeline.json and in GET /v1/models lists that. A warning
@@ -98,13 +99,14 @@ wrong, or a picture was refused as not safe for work; 130 interrupted.`,
 			if len(args) == 1 {
 				g.prompt = args[0]
 			}
+			g.stdin = c.InOrStdin()
 			g.flags = c.Flags()
 			return g.run(c.Context())
 		},
 	}
 	f := c.Flags()
-	f.StringArrayVarP(&g.subjects, "subject", "s", nil, "reference image of a person (PNG, JPEG, WebP or GIF `file`); repeat it in the order of the prompt")
-	f.StringVarP(&g.output, "output", "o", "out.png", "write the picture to this `file`, - for standard output; .png, .jpg or .webp say the format")
+	f.StringArrayVarP(&g.subjects, "subject", "s", nil, "reference image of a person (PNG, JPEG, WebP or GIF `file`, - for standard input); repeat it in the order of the prompt")
+	f.StringVarP(&g.output, "output", "o", "out.png", "write the picture to this `file`, - for standard output; .png, .jpg or .webp say the format; pipes and devices are written to, not replaced")
 	f.StringVar(&g.format, "format", "", parameters.List(parameters.All().Get("output_format").Words)+" (default: as the output file's extension says)")
 	f.BoolVarP(&g.force, "force", "f", false, "overwrite files that exist")
 	f.IntVarP(&g.count, "count", "n", 1, "how many pictures; more than one are written to out-0.png, out-1.png, …")
@@ -112,9 +114,9 @@ wrong, or a picture was refused as not safe for work; 130 interrupted.`,
 	f.StringVar(&g.from, "from", "", "repeat the picture in this `file` by the parameters that it carries; other flags win over them")
 	f.StringVar(&g.previewDir, "preview-dir", "", "also write pictures of intermediate steps to this `directory`")
 	f.IntVar(&g.previews, "previews", parameters.MaxPreviews, fmt.Sprintf("how many of them, 1 to %d", parameters.MaxPreviews))
-	f.StringVar(&g.url, "url", "", "ask the gateway at this `URL` (or at FACEDIFFUSER_URL)")
+	f.StringVar(&g.url, "url", "", "ask the gateway at this `URL` or host:port (or at FACEDIFFUSER_URL)")
 	f.BoolVar(&g.json, "json", false, "print what was made as JSON on standard output")
-	f.BoolVarP(&g.quiet, "quiet", "q", false, "show no progress")
+	f.BoolVarP(&g.quiet, "quiet", "q", false, "show warnings and errors only")
 	g.known = g.settings.Flags()
 	f.SortFlags = false
 	for _, name := range ownGatewayFlags {
@@ -123,19 +125,31 @@ wrong, or a picture was refused as not safe for work; 130 interrupted.`,
 	return c
 }
 
-// run makes the pictures.
+// run makes the pictures. Whatever can be known to be wrong is found before the first step is computed.
 func (g *generation) run(ctx context.Context) error {
-	o, err := g.order()
+	if err := g.readPrompt(ctx); err != nil {
+		return err
+	}
+	o, err := g.order(ctx)
+	defer o.close()
 	if err != nil {
 		return err
 	}
-	files, err := g.files()
+	files, err := g.pictureOutputs()
 	if err != nil {
 		return err
 	}
-	show := newDisplay(g.errOut, g.quiet, g.count)
+	maps, err := g.mapOutputs(files)
+	if err != nil {
+		return err
+	}
+	previews, err := g.previewOutputs(files)
+	if err != nil {
+		return err
+	}
+	show := newDisplay(g.errOut, g.getenv, g.quiet, g.count)
 	defer show.done()
-	asked, closeGateway, err := g.gateway(ctx, show)
+	asked, closeGateway, err := g.gateway(ctx, show, o)
 	if err != nil {
 		return err
 	}
@@ -144,51 +158,81 @@ func (g *generation) run(ctx context.Context) error {
 	made := make([]madePicture, 0, g.count)
 	var told []string
 	err = asked.stream(ctx, o, func(n notice) error {
+		if n.Image < 0 || n.Image >= len(files) {
+			return fmt.Errorf("the gateway sent picture %d of %d", n.Image+1, len(files))
+		}
 		switch {
 		case n.is("progress"):
 			show.step(n.Image, n.Step, n.Steps, n.Stage)
-		case n.is("partial_image") && g.previewDir != "":
-			name := filepath.Join(g.previewDir, fmt.Sprintf("%s-preview-%d%s", stem(files[min(n.Image, len(files)-1)]), n.Preview, g.extension()))
-			return g.write(name, n.Picture)
-		case n.is("completed"):
-			if n.Image >= len(files) {
-				return fmt.Errorf("the gateway sent picture %d of %d", n.Image+1, len(files))
+		case n.is("partial_image") && previews != nil:
+			if n.Preview < 0 || n.Preview >= len(previews[n.Image]) {
+				return fmt.Errorf("the gateway sent preview %d of %d", n.Preview+1, len(previews[n.Image]))
 			}
-			for _, w := range g.warnings(n.Details) {
+			return previews[n.Image][n.Preview].write(ctx, n.Picture, g.out)
+		case n.is("completed"):
+			for _, w := range g.warnings(o, n.Details) {
 				if !slices.Contains(told, w) {
 					told = append(told, w)
-					show.say("facediffuser: warning: %s", w)
+					show.warn("%s", w)
 				}
 			}
-			if err := g.write(files[n.Image], n.Picture); err != nil {
+			file := files[n.Image]
+			if err := file.write(ctx, n.Picture, g.out); err != nil {
 				return err
 			}
-			picture := madePicture{File: files[n.Image], Seed: n.Seed, NSFW: n.NSFW, Details: n.Details}
-			if g.fusionMaps() {
-				picture.FusionMap = fusionMapFile(files[n.Image])
-				if err := g.write(picture.FusionMap, n.FusionMap); err != nil {
+			picture := madePicture{File: file.name, Seed: n.Seed, NSFW: n.NSFW, Details: n.Details}
+			if maps != nil {
+				picture.FusionMap = maps[n.Image].name
+				if err := maps[n.Image].write(ctx, n.FusionMap, g.out); err != nil {
 					return err
 				}
 			}
 			made = append(made, picture)
-			if files[n.Image] != "-" {
-				show.say("%s (seed %d)", files[n.Image], n.Seed)
+			if file.name == "-" {
+				file.name = "standard output"
 			}
+			show.finished(n.Image, fmt.Sprintf("%s (seed %d)", file.name, n.Seed))
 			if n.NSFW != nil && *n.NSFW {
-				show.say("facediffuser: warning: the safety checker finds %s not safe for work", files[n.Image])
+				show.warn("the safety checker finds %s not safe for work", file.name)
 			}
 		}
 		return nil
 	})
 	switch {
 	case ctx.Err() != nil:
-		return errors.New("interrupted")
+		return errInterrupted
 	case err != nil:
 		return err
 	case len(made) < g.count:
 		return errNoPicture
 	case g.json:
 		return json.NewEncoder(g.out).Encode(map[string]any{"pictures": made})
+	}
+	return nil
+}
+
+// maxPrompt bounds a prompt on standard input: far more than any text encoder reads.
+const maxPrompt = 1 << 20
+
+// readPrompt takes the prompt from standard input where the user says so.
+func (g *generation) readPrompt(ctx context.Context) error {
+	if g.prompt != "-" {
+		return nil
+	}
+	if slices.Contains(g.subjects, "-") {
+		return usagef("standard input holds the prompt or a reference image, not both")
+	}
+	text, err := readUpTo(ctx, g.stdin, maxPrompt)
+	switch {
+	case errors.Is(err, errInterrupted):
+		return err
+	case err != nil:
+		return fmt.Errorf("standard input: %w", err)
+	case len(text) > maxPrompt:
+		return usagef("the prompt on standard input is longer than %s", humanize.IBytes(maxPrompt))
+	}
+	if g.prompt = strings.TrimRight(string(text), "\r\n"); strings.TrimSpace(g.prompt) == "" {
+		return usagef("standard input holds no prompt")
 	}
 	return nil
 }
@@ -203,7 +247,7 @@ type madePicture struct {
 }
 
 // order turns the flags and the parameters of --from into a request.
-func (g *generation) order() (order, error) {
+func (g *generation) order(ctx context.Context) (order, error) {
 	o := order{fields: map[string]string{"stream": "true", "progress": "true", "n": strconv.Itoa(g.count)}}
 	if n := parameters.All().Get("n"); !n.Holds(float64(g.count)) {
 		return o, usagef("-n must be %s, not %d", n.Want(), g.count)
@@ -227,24 +271,40 @@ func (g *generation) order() (order, error) {
 	if g.prompt != "" {
 		o.fields["prompt"] = g.prompt
 	}
-	if g.format == "" && g.output != "-" {
-		g.format = formats[strings.ToLower(filepath.Ext(g.output))]
-		if g.format == "" {
-			return o, usagef("%s: the extension says no format; use .png, .jpg or .webp, or --format", g.output)
-		}
-	}
-	if g.format == "" {
-		g.format = "png"
+	if err := g.chooseFormat(); err != nil {
+		return o, err
 	}
 	o.fields["output_format"] = g.format
+	if i := slices.Index(g.subjects, "-"); i >= 0 && slices.Contains(g.subjects[i+1:], "-") {
+		return o, usagef("standard input holds one reference image: --subject - can be given once")
+	}
 	for _, name := range g.subjects {
-		data, err := os.ReadFile(name)
+		s, err := openSubject(ctx, name, g.stdin)
 		if err != nil {
-			return o, usageError{err}
+			return o, err
 		}
-		o.subjects = append(o.subjects, subject{name, data})
+		o.subjects = append(o.subjects, s)
 	}
 	return o, nil
+}
+
+// chooseFormat takes the format from the output's extension where --format does not say it. A pipe needs none.
+func (g *generation) chooseFormat() error {
+	if g.format != "" {
+		return nil
+	}
+	if g.format = formats[strings.ToLower(filepath.Ext(g.output))]; g.format != "" {
+		return nil
+	}
+	file, err := findOutput(g.output, g.force)
+	switch {
+	case err != nil:
+		return err
+	case !file.through():
+		return usagef("%s: the extension says no format; use .png, .jpg or .webp, or --format", g.output)
+	}
+	g.format = "png"
+	return nil
 }
 
 // repeat sets the fields to what the picture --from was made with.
@@ -264,7 +324,8 @@ func (g *generation) repeat(fields map[string]string) error {
 		return usagef("%s carries parameters that cannot be read: %w", g.from, err)
 	}
 	if len(g.subjects) != p.Subjects && g.prompt == "" {
-		return usagef("%s was made with %d reference images, which it does not carry; give as many --subject, in the same order (here: %d)", g.from, p.Subjects, len(g.subjects))
+		return usagef("%s was made with %s, which it does not carry; give as many --subject, in the same order (here: %d)", g.from,
+			english.Plural(p.Subjects, "reference image", ""), len(g.subjects))
 	}
 	g.weights = p.Weights
 	for _, parameter := range parameters.All() {
@@ -294,93 +355,18 @@ func (g *generation) repeat(fields map[string]string) error {
 }
 
 // warnings are what the user should know of a picture that was made.
-func (g *generation) warnings(details json.RawMessage) (warnings []string) {
+func (g *generation) warnings(o order, details json.RawMessage) (warnings []string) {
 	var d httpapi.Details
 	if json.Unmarshal(details, &d) != nil {
 		return nil // an older gateway's; the picture is what counts
 	}
 	for _, w := range d.Warnings {
-		for i, name := range g.subjects { // the gateway knows them by their places
-			if place := fmt.Sprintf("image[%d]", i); w.Param == place {
-				w.Message = name + strings.TrimPrefix(w.Message, place)
-			}
-		}
-		warnings = append(warnings, w.Message)
+		warnings = append(warnings, o.aboutFile(w.Param, w.Message))
 	}
 	if g.weights != "" && g.weights != d.Parameters.Weights {
 		warnings = append(warnings, fmt.Sprintf("%s was made by other weights of %s, so this picture differs", g.from, d.Parameters.Model))
 	}
 	return warnings
-}
-
-// files names where the pictures go, and refuses to lose what is there.
-func (g *generation) files() ([]string, error) {
-	if g.output == "-" {
-		if g.count > 1 || g.json {
-			return nil, usagef("standard output takes one picture and nothing else: -o - goes with neither -n nor --json")
-		}
-		if g.fusionMaps() {
-			return nil, usagef("--fusion-map writes a file beside the picture's: -o must name a file")
-		}
-		return []string{"-"}, nil
-	}
-	files := []string{g.output}
-	if g.count > 1 {
-		files = files[:0]
-		for k := range g.count {
-			ext := filepath.Ext(g.output)
-			files = append(files, fmt.Sprintf("%s-%d%s", strings.TrimSuffix(g.output, ext), k, ext))
-		}
-	}
-	if dir, err := os.Stat(filepath.Dir(g.output)); err != nil || !dir.IsDir() {
-		return nil, usagef("%s: no such directory", filepath.Dir(g.output))
-	}
-	written := slices.Clone(files)
-	if g.fusionMaps() {
-		for _, name := range files {
-			written = append(written, fusionMapFile(name))
-		}
-	}
-	for _, name := range written {
-		if _, err := os.Lstat(name); err == nil && !g.force {
-			return nil, usagef("%s exists; --force overwrites it", name)
-		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, usageError{err}
-		}
-	}
-	if g.previewDir != "" {
-		if err := os.MkdirAll(g.previewDir, 0o777); err != nil { // as the user's umask has it
-			return nil, usageError{err}
-		}
-	}
-	return files, nil
-}
-
-// write puts a whole picture at name or leaves what is there.
-func (g *generation) write(name string, data []byte) error {
-	if len(data) == 0 {
-		return errNoPicture
-	}
-	if name == "-" {
-		_, err := io.Copy(g.out, bytes.NewReader(data))
-		return err
-	}
-	temporary, err := os.CreateTemp(filepath.Dir(name), ".facediffuser-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(temporary.Name()) // gone already when all went well
-	if _, err := temporary.Write(data); err != nil {
-		temporary.Close()
-		return err
-	}
-	if err := temporary.Close(); err != nil {
-		return err
-	}
-	if err := os.Chmod(temporary.Name(), 0o644); err != nil { // a picture is for whoever may read the directory
-		return err
-	}
-	return os.Rename(temporary.Name(), name)
 }
 
 func (g *generation) extension() string {
@@ -399,27 +385,41 @@ func stem(file string) string {
 	return strings.TrimSuffix(base, filepath.Ext(base))
 }
 
-// gateway finds a gateway to ask, or starts one of its own on a free loopback port. The function ends what was started.
-func (g *generation) gateway(ctx context.Context, show display) (client, func(), error) {
+// gateway finds a gateway to ask, or starts one of its own on a free loopback port, once the subjects are within its limits. The function
+// ends what was started.
+func (g *generation) gateway(ctx context.Context, show display, o order) (client, func(), error) {
 	leave := func() {}
 	if g.url == "" {
 		g.url = g.getenv(config.Variable("url"))
 	}
 	if g.url != "" {
-		c := newClient(strings.TrimRight(g.url, "/"))
-		return c, leave, c.identify(ctx)
+		base, err := baseURL(g.url)
+		if err != nil {
+			return client{}, nil, err
+		}
+		c := newClient(base)
+		asking, cancel := context.WithTimeout(ctx, identifyTimeout)
+		defer cancel()
+		capabilities, err := c.identify(asking)
+		if err == nil {
+			err = o.check(ctx, capabilities.Limits)
+		}
+		return c, leave, err
 	}
 	if !slices.ContainsFunc(ownGatewayFlags, g.flags.Changed) {
 		c := newClient(localURL(config.Default().Listen))
 		probe, cancel := context.WithTimeout(ctx, 2*time.Second)
 		defer cancel()
-		if c.identify(probe) == nil {
-			return c, leave, nil
+		if capabilities, err := c.identify(probe); err == nil {
+			return c, leave, o.check(ctx, capabilities.Limits)
 		}
 	}
 	g.settings.LogLevel = "error" // progress is shown; what goes wrong comes back as an error
 	if err := load(&g.settings, g.known, g.getenv); err != nil {
 		return client{}, nil, usageError{err}
+	}
+	if err := o.check(ctx, httpapi.ServerLimits{MaxImageBytes: int64(g.settings.MaxImageBytes), MaxImagePixels: g.settings.MaxImagePixels}); err != nil {
+		return client{}, nil, err
 	}
 	g.settings.Listen = "127.0.0.1:0"
 	own, err := startGateway(ctx, &g.settings, g.streams)
@@ -432,7 +432,7 @@ func (g *generation) gateway(ctx context.Context, show display) (client, func(),
 	}
 	return newClient(own.url()), func() {
 		if err := own.stop(ctx); err != nil {
-			show.say("facediffuser: %v", err)
+			show.warn("%v", err)
 		}
 	}, nil
 }

@@ -7,8 +7,8 @@ import (
 )
 
 func TestWarningsNameTheFile(t *testing.T) {
-	g := &generation{subjects: []string{"anna.jpg", "ben.png"}}
-	got := g.warnings(json.RawMessage(`{"warnings": [
+	o := order{subjects: []*subject{{name: "anna.jpg"}, {name: "ben.png"}}}
+	got := new(generation).warnings(o, json.RawMessage(`{"warnings": [
 		{"param": "prompt", "message": "the prompt is too long"},
 		{"param": "image[1]", "message": "image[1]: the colour profile was not applied"}]}`))
 	if want := []string{"the prompt is too long", "ben.png: the colour profile was not applied"}; !slices.Equal(got, want) {

@@ -33,6 +33,10 @@ func healthcheckCommand(s streams) *cobra.Command {
 				}
 				url = localURL(address)
 			}
+			url, err := baseURL(url)
+			if err != nil {
+				return err
+			}
 			path := "/healthz"
 			if ready {
 				path = "/readyz"

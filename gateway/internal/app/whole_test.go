@@ -185,7 +185,7 @@ func TestWholeProgram(t *testing.T) {
 		if other.Seed != 7 || other.Steps != 4 || other.Prompt != first.Prompt {
 			t.Errorf("--from with other flags made %+v of %+v", other, first)
 		}
-		if _, stderr := generate(exitUsage, "--from", in("out.png"), "-o", in("alone.png")); !strings.Contains(stderr, "was made with 1 reference images") {
+		if _, stderr := generate(exitUsage, "--from", in("out.png"), "-o", in("alone.png")); !strings.Contains(stderr, "was made with 1 reference image,") {
 			t.Errorf("without the subject: %s", stderr)
 		}
 	})
@@ -325,7 +325,7 @@ func TestWholeProgram(t *testing.T) {
 		if err := <-result; err != nil || embedded(t, in("last.png")).Steps != 30 {
 			t.Errorf("the request in flight: %v\n%s", err, log)
 		}
-		if err := newClient(url).identify(t.Context()); err == nil {
+		if _, err := newClient(url).identify(t.Context()); err == nil {
 			t.Error("still listening")
 		}
 	})

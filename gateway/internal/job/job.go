@@ -77,9 +77,6 @@ func (j *Job) State() State {
 // does nothing to a job that has ended.
 func (j *Job) Cancel() { j.cancel(ErrCanceled) }
 
-// Done is closed when the job has ended.
-func (j *Job) Done() <-chan struct{} { return j.done }
-
 // Wait returns the job's pictures, or why there are none, or ctx's error if
 // that ends before the job does (which goes on).
 func (j *Job) Wait(ctx context.Context) ([]pipeline.Result, error) {

@@ -130,7 +130,7 @@ func TestLife(t *testing.T) {
 		if err != nil || len(results) != 2 || results[1].Seed != 8 {
 			t.Fatalf("Wait = %+v, %v", results, err)
 		}
-		<-first.Done()
+		_, _ = first.Wait(t.Context())
 		synctest.Wait()
 
 		// A subscriber that comes late sees the whole history, and its end.
@@ -338,7 +338,7 @@ func TestQueueIsBounded(t *testing.T) {
 			t.Errorf("%v pictures rejected, want 4", n)
 		}
 		// Whoever sees a job end finds its place free.
-		<-last.Done()
+		_, _ = last.Wait(t.Context())
 		submit(t, r, t.Context(), 1, 1)
 	})
 }
@@ -466,7 +466,7 @@ func TestRetryAfterCountsPlaces(t *testing.T) {
 			}
 		}
 		j.Cancel()
-		<-j.Done()
+		_, _ = j.Wait(t.Context())
 	})
 }
 

@@ -28,6 +28,16 @@ type Limits struct {
 	MaxWaiting int
 }
 
+func (l Limits) withDefaults() Limits {
+	if l.MaxPixels <= 0 {
+		l.MaxPixels = defaultMaxPixels
+	}
+	if l.MaxWaiting <= 0 {
+		l.MaxWaiting = defaultMaxWaiting
+	}
+	return l
+}
+
 const (
 	// Phones make photographs of 12, 24 and 48 to 50 megapixels by default.
 	defaultMaxPixels  = 50_400_000
@@ -59,12 +69,7 @@ func NewDecoder(limits Limits, objectResolution int) *Decoder {
 	if objectResolution <= 0 {
 		panic("picture: object resolution must be positive")
 	}
-	if limits.MaxPixels <= 0 {
-		limits.MaxPixels = defaultMaxPixels
-	}
-	if limits.MaxWaiting <= 0 {
-		limits.MaxWaiting = defaultMaxWaiting
-	}
+	limits = limits.withDefaults()
 	return &Decoder{limits: limits, size: objectResolution, queue: newQueue(limits.MaxWaiting)}
 }
 
@@ -77,22 +82,8 @@ func (d *Decoder) Limits() Limits { return d.limits }
 // ctx, or an error of r.
 func (d *Decoder) Decode(ctx context.Context, r io.ReadSeeker) (*Reference, error) {
 	file := &contextReader{ctx, r}
-	head, err := file.head()
+	format, header, err := d.inspect(file)
 	if err != nil {
-		return nil, err
-	}
-	format, err := sniff(head)
-	if err != nil {
-		return nil, err
-	}
-	header, err := format.header(file.rewound())
-	if errors.Is(err, png.UnsupportedError("dimension overflow")) {
-		return nil, d.tooManyPixels("larger than any memory")
-	}
-	if err != nil {
-		return nil, decodeError(ctx, format, err)
-	}
-	if err := d.check(format, header); err != nil {
 		return nil, err
 	}
 	leave, err := d.queue.enter(ctx, cost{memory: header.memory, pixels: int64(header.width) * int64(header.height)})
@@ -114,6 +105,34 @@ func (d *Decoder) Decode(ctx context.Context, r io.ReadSeeker) (*Reference, erro
 		return nil, decodeError(ctx, format, err)
 	}
 	return &Reference{size: d.size, pix: square.finish(), warning: warning}, nil
+}
+
+// Check returns the error that a [Decoder] with these limits would return by the
+// header of an encoded picture, whose rows it does not read.
+func Check(r io.ReadSeeker, limits Limits) error {
+	d := &Decoder{limits: limits.withDefaults()}
+	_, _, err := d.inspect(&contextReader{context.Background(), r})
+	return err
+}
+
+// inspect reads a picture's header and compares it with the limits.
+func (d *Decoder) inspect(file *contextReader) (*format, header, error) {
+	head, err := file.head()
+	if err != nil {
+		return nil, header{}, err
+	}
+	f, err := sniff(head)
+	if err != nil {
+		return nil, header{}, err
+	}
+	h, err := f.header(file.rewound())
+	if errors.Is(err, png.UnsupportedError("dimension overflow")) {
+		return nil, header{}, d.tooManyPixels("larger than any memory")
+	}
+	if err != nil {
+		return nil, header{}, decodeError(file.ctx, f, err)
+	}
+	return f, h, d.check(f, h)
 }
 
 // contextReader ends with the cause of its context.
@@ -167,8 +186,12 @@ func (d *Decoder) check(f *format, h header) error {
 }
 
 func (d *Decoder) tooManyPixels(what string) error {
-	return errorf(KindTooManyPixels, "the image is %s; at most %.3g megapixels and %d pixels a side are accepted: send it smaller, %d pixels a side are used",
-		what, float64(d.limits.MaxPixels)/1e6, maxSide, d.size)
+	used := ""
+	if d.size > 0 {
+		used = fmt.Sprintf(", %d pixels a side are used", d.size)
+	}
+	return errorf(KindTooManyPixels, "the image is %s; at most %.3g megapixels and %d pixels a side are accepted: send it smaller%s",
+		what, float64(d.limits.MaxPixels)/1e6, maxSide, used)
 }
 
 // header is what the beginning of a file says.
