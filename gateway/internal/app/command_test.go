@@ -133,6 +133,8 @@ func TestOutputIsCheckedFirst(t *testing.T) {
 		{"socket.png is a socket", []string{"-o", in("socket.png"), "-f"}},
 		{"is no ordinary file and takes one picture", []string{"-o", in("pipe"), "-n", "2"}},
 		{"is no ordinary file and takes one picture", []string{"-o", "/dev/null", "-n", "2"}},
+		{"--fusion-map writes a file beside", []string{"-o", "/dev/null", "--fusion-map", "-s", alice}},
+		{"file name too long", []string{"-o", long(250), "--fusion-map", "-s", alice}},
 	} {
 		code, out, errOut := finish(t, process(t, url, append(c.args, "a man")...))
 		if code != exitUsage || out != "" || !strings.Contains(errOut, c.want) {
