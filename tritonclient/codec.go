@@ -1,6 +1,7 @@
 package tritonclient
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -139,16 +140,19 @@ func appendField(dst []byte, r *mem.Reader, kind protowire.Type) ([]byte, error)
 	return dst, err
 }
 
+// readVarint reads what protowire.ConsumeVarint reads: of a tenth byte, only the lowest bit
+// is left of the 64, so more than that is an overflow.
 func readVarint(r *mem.Reader) (uint64, error) {
-	var v uint64
-	for shift := 0; shift < 64; shift += 7 {
+	var encoded [binary.MaxVarintLen64]byte
+	for i := range encoded {
 		b, err := r.ReadByte()
 		if err != nil {
 			return 0, io.ErrUnexpectedEOF
 		}
-		v |= uint64(b&0x7f) << shift
+		encoded[i] = b
 		if b < 0x80 {
-			return v, nil
+			v, n := protowire.ConsumeVarint(encoded[:i+1])
+			return v, protowire.ParseError(n)
 		}
 	}
 	return 0, errors.New("varint of more than 64 bits")
