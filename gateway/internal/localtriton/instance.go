@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -26,15 +26,19 @@ const (
 	markVariable = "FACEDIFFUSER_TRITON"
 	sharedMemory = "/dev/shm"
 	stateFile    = "state.json"
+	// socketName and socketPort make the name of Triton's socket, grpc:8001.
+	socketName = "grpc"
+	socketPort = "8001"
+	// maxSocketPath is sun_path of the kernel's sockaddr_un without its final zero.
+	maxSocketPath = 107
 )
 
-// instance is what one Server owns on disk, in shared memory and on the network.
+// instance is what one Server owns on disk and in shared memory.
 type instance struct {
 	state
-	dir       string
-	lock      *os.File // flock held as long as the owner lives
-	closePort func() error
-	address   string
+	dir  string
+	lock *os.File // flock held as long as the owner lives
+	root *os.File // dir, opened
 }
 
 // state is what the next Start must know to clean up after a killed owner.
@@ -86,46 +90,29 @@ func (in *instance) claim() (err error) {
 	if err := os.WriteFile(filepath.Join(in.dir, stateFile), data, 0o600); err != nil {
 		return err
 	}
-	return in.reservePort()
+	in.root, err = os.Open(in.dir)
+	return err
 }
 
-// reservePort binds a loopback port with SO_REUSEPORT and does not listen on it:
-// Triton, started with --reuse-grpc-port, can bind it too and gets every
-// connection; other programs cannot have it; a client that calls while Triton is
-// down is refused at once.
-func (in *instance) reservePort() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("reserve a port: %w", err)
+// address is where Triton, whose working directory is the instance's, listens. The folder lets nobody
+// but this user in.
+func (in *instance) address() string {
+	path := filepath.Join(in.dir, socketName+":"+socketPort)
+	if len(path) > maxSocketPath {
+		// The kernel takes no longer path, but finds the folder by its descriptor.
+		path = fmt.Sprintf("/proc/self/fd/%d/%s:%s", in.root.Fd(), socketName, socketPort)
 	}
-	in.closePort = func() error { return unix.Close(fd) }
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-		return fmt.Errorf("reserve a port: %w", err)
-	}
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		return fmt.Errorf("reserve a port: %w", err)
-	}
-	bound, err := unix.Getsockname(fd)
-	if err != nil {
-		return fmt.Errorf("reserve a port: %w", err)
-	}
-	address, ok := bound.(*unix.SockaddrInet4)
-	if !ok {
-		return fmt.Errorf("reserve a port: bound to %T", bound)
-	}
-	in.address = net.JoinHostPort("127.0.0.1", strconv.Itoa(address.Port))
-	return nil
+	return (&url.URL{Scheme: "unix", Path: path}).String()
 }
 
 // remove gives everything back. No process of the instance may be left.
 func (in *instance) remove() error {
 	errs := []error{removeSharedMemory(in.SharedMemory)}
-	if in.closePort != nil {
-		errs = append(errs, in.closePort())
-	}
 	errs = append(errs, os.RemoveAll(in.dir))
-	if in.lock != nil {
-		errs = append(errs, in.lock.Close())
+	for _, file := range []*os.File{in.root, in.lock} {
+		if file != nil {
+			errs = append(errs, file.Close())
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -239,19 +226,47 @@ func markedProcesses(mark string) ([]int, error) {
 // modelProcesses are the children of a tritonserver, with the names of their models.
 func modelProcesses(server int) map[int]string {
 	found := make(map[int]string)
-	paths, _ := filepath.Glob("/proc/[0-9]*/stat") // fails only for a bad pattern
-	for _, path := range paths {
-		if _, parent := processStat(path); parent != server {
+	for pid, p := range processes() {
+		if p.parent != server {
 			continue
 		}
+		// The stub's first argument is <repository>/<model>/<version>/model.py.
+		arguments, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if parts := strings.Split(string(arguments), "\x00"); err == nil && len(parts) > 1 && filepath.Ext(parts[1]) == ".py" {
+			found[pid] = filepath.Base(filepath.Dir(filepath.Dir(parts[1])))
+		}
+	}
+	return found
+}
+
+// processorTime is what the processes of a group have used together.
+func processorTime(group int) (used time.Duration) {
+	for _, p := range processes() {
+		if p.group == group {
+			used += p.used
+		}
+	}
+	return used
+}
+
+// process is what /proc says of one.
+type process struct {
+	state         string // "R", "S", "T" when stopped, "Z" when nobody has reaped it
+	parent, group int
+	used          time.Duration // processor time, its threads' together
+}
+
+// processes are all that there are now, by their number.
+func processes() map[int]process {
+	found := make(map[int]process)
+	paths, _ := filepath.Glob("/proc/[0-9]*/stat") // fails only for a bad pattern
+	for _, path := range paths {
 		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
 		if err != nil {
 			continue
 		}
-		// The stub's first argument is <repository>/<model>/<version>/model.py.
-		arguments, err := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline"))
-		if parts := strings.Split(string(arguments), "\x00"); err == nil && len(parts) > 1 && filepath.Ext(parts[1]) == ".py" {
-			found[pid] = filepath.Base(filepath.Dir(filepath.Dir(parts[1])))
+		if p, ok := readProcess(pid); ok {
+			found[pid] = p
 		}
 	}
 	return found
@@ -260,26 +275,29 @@ func modelProcesses(server int) map[int]string {
 // alive says whether a process runs: it exists and does not wait to be reaped, which
 // tritonserver never does.
 func alive(pid int) bool {
-	state, _ := processStat(fmt.Sprintf("/proc/%d/stat", pid))
-	return state != "" && state != "Z" && state != "X"
+	p, ok := readProcess(pid)
+	return ok && p.state != "Z" && p.state != "X"
 }
 
-// processStat reads state and parent of a process; the state is "" if there is none.
-func processStat(path string) (state string, parent int) {
-	data, err := os.ReadFile(path)
+// readProcess reads /proc/<pid>/stat (proc_pid_stat(5)); ok is false if there is no such process.
+func readProcess(pid int) (p process, ok bool) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return "", 0
+		return p, false
 	}
-	// pid (name) state parent …; the name may hold anything but ends at the last ")".
+	// pid (name) state ppid pgrp …; the name may hold anything but ends at the last ")".
 	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
-	if len(fields) < 2 {
-		return "", 0
+	if len(fields) < 13 {
+		return p, false
 	}
-	parent, err = strconv.Atoi(fields[1])
-	if err != nil {
-		return "", 0
+	var numbers [4]int
+	for i, at := range []int{1, 2, 11, 12} { // ppid, pgrp, utime, stime
+		if numbers[i], err = strconv.Atoi(fields[at]); err != nil {
+			return p, false
+		}
 	}
-	return fields[0], parent
+	const tick = time.Second / 100 // USER_HZ, the same on every architecture that Triton runs on
+	return process{state: fields[0], parent: numbers[0], group: numbers[1], used: time.Duration(numbers[2]+numbers[3]) * tick}, true
 }
 
 // removeSharedMemory unlinks the regions whose names begin with prefix.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,9 +33,15 @@ type Config struct {
 	LogFile string
 	// Logger receives starts, exits and restarts. Default: slog.Default().
 	Logger *slog.Logger
-	// LoadTimeout is how long a server may print nothing while it loads its models
-	// before it counts as hung and is started again; 0 is for ever.
+	// Needed are the models without which no request can be served.
+	Needed []string
+	// LoadTimeout is how long a server may make no progress (print nothing and use no
+	// processor time to speak of) while it loads its models before it counts as hung
+	// and is started again; 0 is for ever.
 	LoadTimeout time.Duration
+	// SilenceTimeout is how long a server that has loaded its models may answer nothing
+	// before it counts as hung and is started again; 0 is for ever.
+	SilenceTimeout time.Duration
 	// Environment holds further variables for the models, as NAME=value.
 	Environment []string
 }
@@ -63,20 +70,28 @@ type Status struct {
 type Server struct {
 	config   Config
 	address  string
+	python   string
 	instance *instance
 	command  launch
+	conn     *grpc.ClientConn
 
 	stopOnce sync.Once
 	stopping chan struct{} // closed by Close: end the process and do not restart it
 	killOnce sync.Once
 	kill     chan struct{} // closed by Close when its context ends first
 	done     chan struct{} // closed by supervise, last
+	restart  chan string   // reasons to end the process and start it again
 
 	mu      sync.Mutex
 	status  Status
 	loaded  map[string]bool
 	changed chan struct{} // closed and replaced at every change of status
 	err     error
+	// What Recovery goes by.
+	since    time.Time     // begin of the present state
+	backoff  time.Duration // between the last death and the next start
+	loadTime time.Duration // from the last start that succeeded to its readiness; 0 before
+	answered time.Time     // when a ready server answered last
 }
 
 // Start checks the environment, ends what a killed gateway has left in RunDir, and
@@ -96,7 +111,7 @@ func Start(ctx context.Context, config Config) (*Server, error) {
 		}
 		*path = absolute
 	}
-	models, err := listModels(config.ModelsDir)
+	models, err := listModels(config.ModelsDir, config.Needed)
 	if err != nil {
 		return nil, fmt.Errorf("localtriton: %w", err)
 	}
@@ -115,11 +130,19 @@ func Start(ctx context.Context, config Config) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("localtriton: %w", err), instance.remove())
 	}
+	address := instance.address()
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("localtriton: %w", err), instance.remove())
+	}
 	s := &Server{
 		config:   config,
-		address:  instance.address,
+		address:  address,
+		python:   wheel.python,
 		instance: instance,
 		command:  command,
+		conn:     conn,
+		restart:  make(chan string, 1),
 		stopping: make(chan struct{}),
 		kill:     make(chan struct{}),
 		done:     make(chan struct{}),
@@ -127,7 +150,7 @@ func Start(ctx context.Context, config Config) (*Server, error) {
 		loaded:   make(map[string]bool),
 		changed:  make(chan struct{}),
 	}
-	config.Logger.Warn("starting a local Triton 2.51 from the nvidia-pytriton wheel: for development, on loopback only; it predates NVIDIA's security bulletins",
+	config.Logger.Warn("starting a local Triton 2.51 from the nvidia-pytriton wheel: for development, for this user only; it predates NVIDIA's security bulletins",
 		"address", s.address, "models", config.ModelsDir, "log", config.LogFile)
 	started := make(chan error, 1)
 	go s.supervise(started)
@@ -138,7 +161,8 @@ func Start(ctx context.Context, config Config) (*Server, error) {
 	return s, nil
 }
 
-// Address is host:port of the gRPC service; it stays the same over restarts.
+// Address is the gRPC target of the service, a Unix socket that only this user can
+// reach; it stays the same over restarts.
 func (s *Server) Address() string { return s.address }
 
 // Done is closed when the server has ended for good: after Close, or when it never
@@ -187,14 +211,9 @@ func (s *Server) WaitReady(ctx context.Context, progress func(Status)) error {
 
 // confirmReady asks the server itself: the log has said that it listens.
 func (s *Server) confirmReady(ctx context.Context) error {
-	conn, err := grpc.NewClient(s.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	answer, err := inference.NewGRPCInferenceServiceClient(conn).ServerReady(ctx, &inference.ServerReadyRequest{}, grpc.WaitForReady(true))
+	answer, err := inference.NewGRPCInferenceServiceClient(s.conn).ServerReady(ctx, &inference.ServerReadyRequest{}, grpc.WaitForReady(true))
 	if err != nil {
 		return fmt.Errorf("localtriton: the server loaded its models but does not answer: %w", err)
 	}
@@ -202,6 +221,52 @@ func (s *Server) confirmReady(ctx context.Context) error {
 		return errors.New("localtriton: the server loaded its models but says that it is not ready")
 	}
 	return nil
+}
+
+// Restart ends a ready server at once and starts it again; why stands in its ExitError,
+// after "killed because". It is for callers that know of it what it does not say itself,
+// such as that a model fails every call.
+func (s *Server) Restart(why string) {
+	if s.Status().State != Ready {
+		return // a new one is on its way
+	}
+	select {
+	case s.restart <- why:
+	default: // asked for already
+	}
+}
+
+const (
+	// What a first start is expected to take, before one has been measured.
+	usualLoadTime = 10 * time.Second
+	// From the first failed call of a model to its Restart, as measured.
+	usualNotice = 4 * time.Second
+)
+
+// Recovery is when the server can be expected to be ready again, given that it does not
+// serve now: what the present state still takes, and what the last start took.
+func (s *Server) Recovery() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	start := s.loadTime
+	if start == 0 {
+		start = usualLoadTime
+	}
+	passed := time.Since(s.since)
+	switch s.status.State {
+	case Starting:
+		if passed < start {
+			return start - passed
+		}
+		return passed // late, and perhaps as late again
+	case Restarting:
+		return max(s.backoff-passed, 0) + start
+	}
+	notice := usualNotice
+	if silence := time.Since(s.answered); silence > 2*askInterval && s.config.SilenceTimeout > 0 {
+		notice = max(s.config.SilenceTimeout-silence, 0)
+	}
+	return notice + minBackoff + start
 }
 
 // Close ends the server: SIGTERM, which lets requests in flight finish and the
@@ -237,7 +302,7 @@ func (s *Server) update(change func(*Status)) {
 
 // listModels names the model folders of a repository. An empty one is an error:
 // Triton would start and be "ready" with nothing to call.
-func listModels(dir string) ([]string, error) {
+func listModels(dir string, needed []string) ([]string, error) {
 	if dir == "" {
 		return nil, errors.New("no models folder given")
 	}
@@ -254,6 +319,11 @@ func listModels(dir string) ([]string, error) {
 	names := make([]string, len(configs))
 	for i, path := range configs {
 		names[i] = filepath.Base(filepath.Dir(path))
+	}
+	missing := slices.DeleteFunc(slices.Clone(needed), func(model string) bool { return slices.Contains(names, model) })
+	if len(missing) > 0 {
+		return nil, fmt.Errorf("models folder %s lacks %s (expected %s): put back what the export of the family wrote",
+			dir, strings.Join(missing, ", "), filepath.Join(missing[0], "config.pbtxt"))
 	}
 	return names, nil
 }

@@ -18,9 +18,7 @@ import (
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
 
 	"github.com/facediffuser/facediffuser/tritonclient"
 	"github.com/facediffuser/facediffuser/tritonclient/inference"
@@ -144,6 +142,19 @@ func await(t *testing.T, what string, done func() bool) {
 	}
 }
 
+// kernelTable is a table of /proc/net, taken apart.
+func kernelTable(t *testing.T, name string) (rows [][]string) {
+	t.Helper()
+	table, err := os.ReadFile("/proc/net/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(table)) {
+		rows = append(rows, strings.Fields(line))
+	}
+	return rows
+}
+
 // TestConformance runs the client's suite on the server of the nvidia-pytriton wheel,
 // and looks at how that server was started.
 func TestConformance(t *testing.T) {
@@ -163,42 +174,53 @@ func TestConformance(t *testing.T) {
 	if first.State != Starting || last.State != Ready || len(last.Loaded) != 7 || last.Models != 7 || last.PID == 0 || last.Restarts != 0 {
 		t.Errorf("progress from %+v to %+v", first, last)
 	}
-	tritontest.Conformance(t, tritontest.Target{Address: server.Address(), Batcher: true, Restricted: true})
+	tritontest.Conformance(t, tritontest.Target{Address: server.Address(), Batcher: true})
 
-	t.Run("Restricted", func(t *testing.T) {
-		conn, err := grpc.NewClient(server.Address(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-		if err != nil {
-			t.Fatal(err)
+	t.Run("Private", func(t *testing.T) {
+		// What the kernel says of who listens where: a socket in a folder of this user's, and nothing else.
+		pids, err := markedProcesses(server.instance.Mark)
+		if err != nil || len(pids) == 0 {
+			t.Fatal(pids, err)
 		}
-		defer conn.Close()
-		for _, method := range []string{"SystemSharedMemoryStatus", "SystemSharedMemoryRegister", "RepositoryIndex", "RepositoryModelUnload", "TraceSetting", "LogSettings"} {
-			err := conn.Invoke(t.Context(), "/inference.GRPCInferenceService/"+method, &inference.ServerLiveRequest{}, &inference.ServerLiveResponse{})
-			if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "restricted") {
-				t.Errorf("%s answers a stranger: %v", method, err)
+		inodes := make(map[string]bool)
+		for _, pid := range pids {
+			links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, link := range links {
+				if target, err := os.Readlink(link); err == nil && strings.HasPrefix(target, "socket:[") {
+					inodes[strings.Trim(target, "socket:[]")] = true
+				}
+			}
+			line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+			if err != nil || strings.Contains(string(line), "secret") {
+				t.Errorf("process %d is called as %q (%v)", pid, line, err)
 			}
 		}
-	})
-	t.Run("Loopback", func(t *testing.T) {
-		sockets, err := os.ReadFile("/proc/net/tcp6")
-		if err != nil {
-			t.Fatal(err)
-		}
-		var port int
-		if _, err := fmt.Sscanf(server.Address(), "127.0.0.1:%d", &port); err != nil {
-			t.Fatal(err)
-		}
-		listening := 0
-		for line := range strings.Lines(string(sockets)) {
-			fields := strings.Fields(line)
-			if len(fields) > 3 && strings.HasSuffix(fields[1], fmt.Sprintf(":%04X", port)) && fields[3] == "0A" {
-				listening++
-				if !strings.HasPrefix(fields[1], "0000000000000000FFFF00000100007F:") { // ::ffff:127.0.0.1
-					t.Errorf("listens on %s", fields[1])
+		const listening = "0A" // TCP_LISTEN of the kernel's tcp_states.h
+		for _, table := range []string{"tcp", "tcp6"} {
+			for _, fields := range kernelTable(t, table) {
+				if len(fields) > 9 && fields[3] == listening && inodes[fields[9]] {
+					t.Errorf("listens on %s %s", table, fields[1])
 				}
 			}
 		}
-		if listening == 0 {
-			t.Error("the listening socket was not found")
+		var paths []string
+		for _, fields := range kernelTable(t, "unix") { // Num RefCount Protocol Flags Type St Inode Path
+			if len(fields) == 8 && fields[3] == "00010000" && inodes[fields[6]] {
+				paths = append(paths, fields[7])
+			}
+		}
+		if len(paths) != 1 || paths[0] != socketName+":"+socketPort { // relative to its working directory
+			t.Errorf("listens on the Unix sockets %v", paths)
+		}
+		info, err := os.Stat(server.instance.dir)
+		if err != nil || info.Mode().Perm() != 0o700 {
+			t.Errorf("the socket's folder: %v, %v, want mode 0700", info, err)
+		}
+		if want := "unix://" + filepath.Join(server.instance.dir, "grpc:8001"); server.Address() != want {
+			t.Errorf("the address is %s, want %s", server.Address(), want)
 		}
 	})
 	t.Run("Environment", func(t *testing.T) {
@@ -340,7 +362,7 @@ func TestHangingModel(t *testing.T) {
 	defer cancel()
 	err := server.WaitReady(ctx, nil)
 	var exit *ExitError
-	if !errors.As(err, &exit) || !strings.Contains(exit.Status, "printed nothing for 3s while it loaded") || server.Status().Restarts != maxFailedStarts {
+	if !errors.As(err, &exit) || !strings.Contains(exit.Status, "made no progress for 3s while it loaded") || server.Status().Restarts != maxFailedStarts {
 		t.Errorf("%v after %+v", err, server.Status())
 	}
 }
@@ -375,7 +397,7 @@ func TestServerThatGoesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	arguments := slices.DeleteFunc(command.arguments, func(a string) bool {
-		return strings.HasPrefix(a, "--exit-on-error") || strings.HasPrefix(a, "--grpc-restricted-protocol")
+		return strings.HasPrefix(a, "--exit-on-error")
 	})
 	process := exec.Command(command.path, append(arguments, "--exit-on-error=false")...)
 	process.Env, process.Dir = command.environment, command.dir
@@ -388,7 +410,7 @@ func TestServerThatGoesOn(t *testing.T) {
 		}
 		_ = process.Wait() // says that it was killed
 	}()
-	conn, err := grpc.NewClient(instance.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(instance.address(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -397,7 +419,7 @@ func TestServerThatGoesOn(t *testing.T) {
 		_, err := inference.NewGRPCInferenceServiceClient(conn).ServerLive(t.Context(), &inference.ServerLiveRequest{})
 		return err == nil
 	})
-	tritontest.ConformanceUnready(t, instance.address)
+	tritontest.ConformanceUnready(t, instance.address())
 }
 
 func TestClose(t *testing.T) {

@@ -2,12 +2,10 @@ package localtriton
 
 import (
 	"context"
-	"crypto/rand"
 	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/facediffuser/facediffuser/tritonclient/inference"
 )
 
 const (
@@ -29,6 +29,11 @@ const (
 	outputDelay = time.Second
 	// How often the model processes are looked at.
 	modelCheckInterval = time.Second
+	// How often a ready server is asked whether it lives, and how long an answer may take.
+	askInterval = time.Second
+	askTimeout  = 5 * time.Second
+	// A server that loads uses more of a core than this. One that waits for a lock uses 0.002 of it.
+	progressShare = 0.01
 )
 
 // launch is how to start tritonserver.
@@ -66,10 +71,6 @@ func prepare(ctx context.Context, config Config, w wheel, in *instance) (launch,
 			return launch{}, err
 		}
 	}
-	_, port, err := net.SplitHostPort(in.address)
-	if err != nil {
-		return launch{}, err
-	}
 	command := launch{
 		path: w.server,
 		dir:  in.dir,
@@ -88,14 +89,10 @@ func prepare(ctx context.Context, config Config, w wheel, in *instance) (launch,
 			"--allow-http=false",
 			"--allow-metrics=false",
 			"--allow-grpc=true",
-			"--grpc-address=127.0.0.1",
-			"--grpc-port=" + port,
-			"--reuse-grpc-port=true",
-			// Nobody knows the secret: the protocols are off for every client. Any
-			// process on this machine can connect, so what could read memory or change
-			// models must be. Health, metadata, configuration, statistics and inference
-			// stay open: the gateway uses them.
-			"--grpc-restricted-protocol=shared-memory,model-repository,trace,logging:secret=" + rand.Text(),
+			// A socket in the instance's folder, which is the working directory: whoever may enter it
+			// may call everything, so that there is no secret which a list of processes would show.
+			"--grpc-address=unix:" + socketName,
+			"--grpc-port=" + socketPort,
 			"--pinned-memory-pool-byte-size=0", // for GPUs only
 			"--backend-config=python,shm-region-prefix-name=" + in.SharedMemory,
 		},
@@ -150,14 +147,10 @@ func checkStub(ctx context.Context, stub string, environment []string) error {
 // supervise runs the server until it is closed or given up. The first attempt to
 // start reports on started; an error there ends supervision.
 func (s *Server) supervise(started chan<- error) {
-	// PDEATHSIG fires when the *thread* that forked ends. This goroutine keeps its
-	// thread until the last child is gone.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	defer close(s.done)
 	defer s.update(func(status *Status) { status.State, status.PID = Stopped, 0 })
 	defer func() {
-		if err := s.instance.remove(); err != nil {
+		if err := errors.Join(s.conn.Close(), s.instance.remove()); err != nil {
 			s.config.Logger.Error("local Triton: clean up", "error", err)
 		}
 	}()
@@ -177,6 +170,8 @@ func (s *Server) supervise(started chan<- error) {
 		s.update(func(status *Status) {
 			status.State, status.PID, status.LastExit = Restarting, 0, exit
 			status.Restarts++
+			s.since = time.Now()
+			s.backoff = backoff
 		})
 		if !wasReady && attempt == maxFailedStarts {
 			s.mu.Lock()
@@ -209,6 +204,12 @@ func (s *Server) run(started chan<- error) (ready bool, lived time.Duration, err
 		return false, 0, s.startError(started, err)
 	}
 	defer log.Close()
+	guard, err := startGuard(s.python, s.instance)
+	if err != nil {
+		report(err)
+		return false, 0, s.startError(started, err)
+	}
+	defer guard.close()
 	log.loaded = func(model string) { s.update(func(*Status) { s.loaded[model] = true }) }
 	output, input, err := os.Pipe()
 	if err != nil {
@@ -222,8 +223,7 @@ func (s *Server) run(started chan<- error) (ready bool, lived time.Duration, err
 	// the server is dead, not when the last of them has noticed.
 	command.Stdout, command.Stderr = input, input
 	command.SysProcAttr = &syscall.SysProcAttr{
-		Setpgid:   true, // a group of its own: the terminal's Ctrl-C goes to the gateway alone
-		Pdeathsig: syscall.SIGKILL,
+		Setpgid: true, // a group of its own: the terminal's Ctrl-C goes to the gateway alone
 	}
 	served := make(chan map[int]string, 1) // its model processes
 	log.serving = func() {
@@ -233,7 +233,15 @@ func (s *Server) run(started chan<- error) (ready bool, lived time.Duration, err
 		case served <- modelProcesses(command.Process.Pid):
 		default:
 		}
-		s.update(func(status *Status) { status.State = Ready })
+		s.update(func(status *Status) {
+			status.State = Ready
+			s.loadTime, s.since, s.answered = time.Since(s.since), time.Now(), time.Now()
+		})
+	}
+	// What a request that an earlier server failed has asked for.
+	select {
+	case <-s.restart:
+	default:
 	}
 	begin := time.Now()
 	err = command.Start()
@@ -245,6 +253,7 @@ func (s *Server) run(started chan<- error) (ready bool, lived time.Duration, err
 	pid := command.Process.Pid
 	s.update(func(status *Status) {
 		status.State, status.PID = Starting, pid
+		s.since = begin
 		clear(s.loaded)
 	})
 	report(nil)
@@ -255,7 +264,7 @@ func (s *Server) run(started chan<- error) (ready bool, lived time.Duration, err
 	}()
 	exited := make(chan error, 1)
 	go func() { exited <- command.Wait() }()
-	closed, killed := s.attend(command, exited, served, log)
+	closed, killed := s.attend(command, guard, exited, served, log)
 	// The models must be gone before their shared memory is unlinked and before a
 	// new server loads the same models beside them.
 	if _, err := killMarked(context.Background(), s.instance.Mark); err != nil {
@@ -276,32 +285,51 @@ func (s *Server) run(started chan<- error) (ready bool, lived time.Duration, err
 	return ready, time.Since(begin), exit
 }
 
-// attend waits for the end of the server, which it brings about when s is closed, when
-// the process of a model has died (this Triton goes on without it, says that the model is
-// ready and fails every call of it after a second), or when it hangs as it loads, which
-// was seen on a machine without a core to spare.
-func (s *Server) attend(command *exec.Cmd, exited <-chan error, served <-chan map[int]string, log *serverLog) (closed bool, killed string) {
+// attend waits for the end of the server, which it brings about when s is closed, and when the
+// server is of no more use:
+//   - its Restart is asked for, or its guard is gone;
+//   - the process of a model has died: this Triton goes on without it, says that the model is ready
+//     and fails every call of it after a second;
+//   - it answers nothing for Config.SilenceTimeout;
+//   - it makes no progress for Config.LoadTimeout as it loads, which was seen on a machine without a
+//     core to spare.
+func (s *Server) attend(command *exec.Cmd, g *guard, exited <-chan error, served <-chan map[int]string, log *serverLog) (closed bool, killed string) {
+	kill := func(why string) {
+		if killed == "" {
+			killed = why
+			_ = command.Process.Kill() // fails only when it is gone
+		}
+	}
 	pid := command.Process.Pid
 	look := time.NewTicker(modelCheckInterval)
 	defer look.Stop()
+	asking, stop := context.WithCancel(context.Background())
+	defer stop()
 	var models map[int]string
+	loading := progress{at: time.Now(), needed: time.Duration(progressShare * float64(s.config.LoadTimeout))}
+	unguarded := g.exited
 	for {
-		status, changed := s.watch()
 		select {
 		case models = <-served:
+			go s.keepAsking(asking)
 		case <-exited:
 			return false, killed
-		case <-changed:
+		case why := <-s.restart:
+			kill(why)
+		case <-unguarded:
+			kill("its guard died")
+			unguarded = nil
 		case <-look.C:
 			for model, name := range models {
-				if killed == "" && !alive(model) {
-					killed = "the process of its model " + name + " died"
-					_ = command.Process.Kill() // fails only when it is gone
+				if !alive(model) {
+					kill("the process of its model " + name + " died")
 				}
 			}
-			if limit := s.config.LoadTimeout; limit > 0 && killed == "" && status.State == Starting && time.Since(log.lastWrite()) > limit {
-				killed = fmt.Sprintf("it printed nothing for %v while it loaded its models", limit)
-				_ = command.Process.Kill()
+			if limit := s.config.SilenceTimeout; limit > 0 && models != nil && s.silence() > limit {
+				kill(fmt.Sprintf("it answered nothing for %v", limit))
+			}
+			if limit := s.config.LoadTimeout; limit > 0 && models == nil && loading.stalled(log.lastWrite(), processorTime(pid)) > limit {
+				kill(fmt.Sprintf("it made no progress for %v while it loaded its models", limit))
 			}
 		case <-s.stopping:
 			_ = command.Process.Signal(syscall.SIGTERM)
@@ -314,6 +342,53 @@ func (s *Server) attend(command *exec.Cmd, exited <-chan error, served <-chan ma
 			return true, ""
 		}
 	}
+}
+
+// progress is that of a server which loads its models: it prints something, or uses processor time.
+type progress struct {
+	at     time.Time     // of the last sign of it
+	used   time.Duration // processor time then
+	needed time.Duration // processor time from there that counts as progress
+}
+
+// stalled says for how long there has been none.
+func (p *progress) stalled(printed time.Time, used time.Duration) time.Duration {
+	if used-p.used >= p.needed {
+		p.at, p.used = time.Now(), used
+	}
+	if printed.After(p.at) {
+		p.at, p.used = printed, used
+	}
+	return time.Since(p.at)
+}
+
+// keepAsking asks the server whether it lives until ctx ends.
+func (s *Server) keepAsking(ctx context.Context) {
+	client := inference.NewGRPCInferenceServiceClient(s.conn)
+	tick := time.NewTicker(askInterval)
+	defer tick.Stop()
+	for {
+		asking, cancel := context.WithTimeout(ctx, askTimeout)
+		_, err := client.ServerLive(asking, &inference.ServerLiveRequest{})
+		cancel()
+		if err == nil {
+			s.mu.Lock()
+			s.answered = time.Now()
+			s.mu.Unlock()
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// silence is for how long a ready server has answered nothing.
+func (s *Server) silence() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Since(s.answered)
 }
 
 // startError is err for the first start, which Start returns, and a death for a
