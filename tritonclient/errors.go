@@ -36,6 +36,9 @@ const (
 	// BadResponse: the answer does not hold what was asked for: a tensor is missing,
 	// has another datatype or shape, or its bytes do not fit its shape.
 	BadResponse Kind = "bad_response"
+	// NotFinite: NaN or infinity among the values of an Output that must be finite,
+	// from more than one replica, or twice from the only one.
+	NotFinite Kind = "not_finite"
 )
 
 // Kinds are all of them, as labels of a metric.

@@ -32,6 +32,7 @@ type Output struct {
 	Name     string
 	Datatype Datatype // "" accepts any
 	Shape    []int64  // nil accepts any; -1 accepts any size of that dimension
+	Finite   bool     // an answer with NaN or infinity is NotFinite
 }
 
 // Response is the answer to a Request.
@@ -69,6 +70,7 @@ func (p *Pool) Infer(ctx context.Context, request Request) (*Response, error) {
 			return nil, &Error{Op: "ModelInfer", Model: request.Model, Kind: InvalidArgument, Err: err}
 		}
 	}
+	caller := ctx
 	if request.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, request.Timeout)
@@ -78,7 +80,11 @@ func (p *Pool) Infer(ctx context.Context, request Request) (*Response, error) {
 	var response *Response
 	err := p.do(ctx, "ModelInfer", request.Model, func(ctx context.Context, r *replica) error {
 		answer := new(inferResponse)
+		began := time.Now()
 		err := r.conn.Invoke(ctx, inference.GRPCInferenceService_ModelInfer_FullMethodName, message, answer)
+		if caller.Err() == nil { // else it says how long the caller would wait
+			r.models.note(request.Model, time.Since(began), request.Timeout, err)
+		}
 		if err == nil {
 			response, err = answer.check(request)
 		}
@@ -151,6 +157,9 @@ func (a *inferResponse) check(request Request) (*Response, error) {
 		}
 		if err := want.accepts(tensors[i]); err != nil {
 			return bad(err)
+		}
+		if want.Finite && !tensors[i].allFinite() {
+			return nil, &Error{Kind: NotFinite, Err: notFinite(tensors[i])}
 		}
 		response.Outputs = append(response.Outputs, tensors[i])
 	}

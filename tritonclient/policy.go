@@ -24,6 +24,13 @@ import (
 //	DeadlineExceeded   excluded          no            says how long the caller would wait. A server that hangs
 //	                                                   is found by the readiness probe, which has its own deadline
 //	BreakerOpen        –                 yes           the call was not made
+//	NotFinite          see below         yes, or on    an input can make any replica overflow
+//	                                     the same
+//
+// Values that are not finite count against a replica only when another one gives finite
+// values for the same input, or the same one where no other can be asked; then as a
+// BadResponse does. When the second answer is not finite either, the input is at fault: the
+// call fails, and nothing trips, or one user's request would open every breaker.
 //
 // A breaker opens after tripAfter failures in a row. Nothing is sent to a replica
 // whose breaker is open or whose last readiness probe failed.
@@ -34,10 +41,22 @@ import (
 // that began under the old one are reported to the old one and forgotten, exactly
 // as gobreaker forgets the results of an older generation. A replica that answers
 // "ready" and fails every call costs tripAfter failed attempts each probe interval
-// this way, and each of them is tried elsewhere; in return, a server that is back is
-// used after one probe interval. Should probes not come through although calls
+// this way, and each of them is tried elsewhere, until the model is found out (below);
+// in return, a server that is back is used after one probe interval. Should probes not come through although calls
 // would, the breaker's own half-open state lets one call through every halfOpenAfter.
+// A server says that it is ready, and so are its models, whatever a model does: one that
+// hangs, or whose process is stopped, is found by calls alone. An Internal failure, or a call
+// that used up its own timeout, is a suspicion. Canaries, calls of one row of zeros, decide it,
+// so that an input which no replica can take puts nothing out of use: when a canary fails too,
+// the model of that replica gets no calls (BreakerOpen) and is not ready; when one works, or any
+// other call does, it is back. A canary may take canaryFactor times what calls of that model
+// took lately.
 const (
+	canaryInterval   = 500 * time.Millisecond
+	canaryFactor     = 8
+	minCanaryTimeout = 2 * time.Second
+	maxCanaryTimeout = 30 * time.Second // also of a model that has never answered, unless its calls have less
+
 	tripAfter     = 3
 	halfOpenAfter = 5 * time.Second
 
@@ -65,7 +84,12 @@ func (k Kind) retried() bool {
 }
 
 func (k Kind) excluded() bool {
-	return k == Canceled || k == DeadlineExceeded
+	return k == Canceled || k == DeadlineExceeded || k == NotFinite
+}
+
+// suspicious says whether a call failed as it does when the model hangs or is broken.
+func (k Kind) suspicious() bool {
+	return k == Internal || k == DeadlineExceeded
 }
 
 // breakerSettings applies the policy; opened is called when the breaker opens.

@@ -46,6 +46,9 @@ type Options struct {
 	// OnReplica, if set, is told when a replica's readiness or breaker changes, from
 	// the goroutine that found it.
 	OnReplica func(ReplicaStatus)
+	// OnModel, if set, is told of every failed canary of a model that gets no calls on a
+	// replica, and when it gets calls again, from the goroutine that found it.
+	OnModel func(ModelStatus)
 	// Direct is for diagnosis: replicas are probed by Ready alone, and every call is made,
 	// whatever readiness and breakers say.
 	Direct bool
@@ -90,13 +93,14 @@ func New(options Options) (*Pool, error) {
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("tritonclient: replica %s: %w", address, err), p.closeConnections())
 		}
-		p.replicas = append(p.replicas, newReplica(address, conn, options.OnReplica))
+		p.replicas = append(p.replicas, newReplica(address, conn, options.OnReplica, options.OnModel))
 	}
 	ctx, stop := context.WithCancel(p.outgoing(context.Background()))
 	p.stop = stop
 	if !p.direct {
 		for _, r := range p.replicas {
 			p.probes.Go(func() { r.watch(ctx) })
+			p.probes.Go(func() { r.models.watch(ctx) })
 		}
 	}
 	return p, nil
@@ -155,12 +159,15 @@ func (p *Pool) Ready(ctx context.Context) error {
 }
 
 // ModelReady asks every replica now and returns nil if one of them is ready to run
-// the model.
+// the model, and the model has not been found to hang there.
 func (p *Pool) ModelReady(ctx context.Context, model string) error {
 	return p.any(ctx, "ModelReady", model, func(r *replica, ctx context.Context) error {
 		answer, err := r.client.ModelReady(ctx, &inference.ModelReadyRequest{Name: model})
 		if err == nil && !answer.Ready {
 			return &Error{Kind: NotFound, Err: errors.New("the model is not loaded")}
+		}
+		if why := r.models.refusal(model); err == nil && why != nil && !p.direct {
+			return &Error{Kind: BreakerOpen, Err: why}
 		}
 		return err
 	})
@@ -255,10 +262,13 @@ func (p *Pool) RepositoryIndex(ctx context.Context) (models []*inference.Reposit
 // The error is an *Error.
 func (p *Pool) do(ctx context.Context, op, model string, attempt func(context.Context, *replica) error) error {
 	ctx = p.outgoing(ctx)
-	var tried []*replica
-	last := error(nil)
+	var tried, odd []*replica // odd ones gave values that were not finite
+	last := (*Error)(nil)
 	for n := 1; n <= maxAttempts; n++ {
-		r, refused := p.pick(tried)
+		r, refused := p.pick(model, tried)
+		if r == nil && len(odd) > 0 {
+			r = odd[0] // no other is left to ask: the same one again
+		}
 		if r == nil {
 			if last == nil {
 				refused.Op, refused.Model = op, model
@@ -272,15 +282,21 @@ func (p *Pool) do(ctx context.Context, op, model string, attempt func(context.Co
 		var failed *Error
 		if errors.As(err, &failed) {
 			failed.Op, failed.Model, failed.Replica = op, model, r.address
-			last = failed
 		}
 		if p.observe != nil {
 			p.observe(Call{Op: op, Model: model, Replica: r.address, Attempt: n, Duration: time.Since(began), Err: err})
 		}
 		if err == nil {
+			for _, r := range odd {
+				r.charge(last)
+			}
 			return nil
 		}
-		if !failed.Kind.retried() {
+		last = failed
+		if failed.Kind == NotFinite {
+			odd = append(odd, r)
+		}
+		if !failed.Kind.retried() || len(odd) == 2 {
 			break
 		}
 	}
@@ -300,7 +316,7 @@ func (p *Pool) call(ctx context.Context, r *replica, attempt func(context.Contex
 // pick chooses, among the replicas that were not tried yet and take calls, one with
 // the fewest calls in flight, in turn among equals. If there is none, it says why;
 // the reason of a replica that only rests counts more than that of one that is down.
-func (p *Pool) pick(tried []*replica) (*replica, *Error) {
+func (p *Pool) pick(model string, tried []*replica) (*replica, *Error) {
 	var best *replica
 	var refused *Error
 	least := int64(math.MaxInt64)
@@ -310,7 +326,7 @@ func (p *Pool) pick(tried []*replica) (*replica, *Error) {
 		if slices.Contains(tried, r) {
 			continue
 		}
-		if why := r.refusal(); why != nil && !p.direct {
+		if why := r.refusal(model); why != nil && !p.direct {
 			if refused == nil || why.Kind == BreakerOpen {
 				refused = why
 			}

@@ -32,6 +32,7 @@ type replica struct {
 	client      inference.GRPCInferenceServiceClient
 	outstanding atomic.Int64
 	breaker     atomic.Pointer[gobreaker.TwoStepCircuitBreaker[struct{}]]
+	models      *models
 	onChange    func(ReplicaStatus)
 	// ask is one readiness call; a field so that time can be tested without a network.
 	ask func(context.Context) error
@@ -47,8 +48,9 @@ type replica struct {
 // it is starting or shutting down.
 var ErrNotReady = errors.New("the server answers that it is not ready")
 
-func newReplica(address string, conn *grpc.ClientConn, onChange func(ReplicaStatus)) *replica {
+func newReplica(address string, conn *grpc.ClientConn, onChange func(ReplicaStatus), onModel func(ModelStatus)) *replica {
 	r := &replica{address: address, conn: conn, onChange: onChange}
+	r.models = newModels(address, r.canary, onModel)
 	if conn != nil {
 		r.client = inference.NewGRPCInferenceServiceClient(conn)
 	}
@@ -109,6 +111,9 @@ func (r *replica) probe(ctx context.Context) error {
 	if err == nil && before.Breaker != gobreaker.StateClosed.String() && began.After(opened) {
 		r.renewBreaker()
 	}
+	if err == nil && !before.Ready {
+		r.models.forget() // it may be a new process
+	}
 	if after := r.status(); r.onChange != nil && (after.Ready != before.Ready || after.Breaker != before.Breaker) {
 		r.onChange(after)
 	}
@@ -128,23 +133,35 @@ func (r *replica) status() ReplicaStatus {
 	}
 }
 
-// refusal says why no call is sent to the replica, nil if calls are. Before the
-// first probe has an answer the replica gets the benefit of the doubt.
-func (r *replica) refusal() *Error {
-	r.mu.Lock()
-	why := r.why
-	r.mu.Unlock()
-	if why != nil {
-		kind := kindOf(why)
-		if kind != PermissionDenied {
-			kind = Unavailable
-		}
-		return &Error{Replica: r.address, Kind: kind, Err: why}
+// refusal says why no call of a model, or about the server if it is "", is sent to the
+// replica, nil if calls are. Before the first probe has an answer the replica gets the
+// benefit of the doubt.
+func (r *replica) refusal(model string) *Error {
+	if why := r.notReady(); why != nil {
+		return why
 	}
 	if r.breaker.Load().State() == gobreaker.StateOpen {
 		return &Error{Replica: r.address, Kind: BreakerOpen, Err: gobreaker.ErrOpenState}
 	}
+	if why := r.models.refusal(model); why != nil {
+		return &Error{Replica: r.address, Kind: BreakerOpen, Err: why}
+	}
 	return nil
+}
+
+// notReady says why the last probe failed, nil if it did not.
+func (r *replica) notReady() *Error {
+	r.mu.Lock()
+	why := r.why
+	r.mu.Unlock()
+	if why == nil {
+		return nil
+	}
+	kind := kindOf(why)
+	if kind != PermissionDenied {
+		kind = Unavailable
+	}
+	return &Error{Replica: r.address, Kind: kind, Err: why}
 }
 
 // call runs one attempt under the breaker.
@@ -161,4 +178,11 @@ func (r *replica) call(ctx context.Context, attempt func(context.Context, *repli
 	}
 	done(err)
 	return err
+}
+
+// charge counts an answer against the replica of which it turned out later that it was bad.
+func (r *replica) charge(bad *Error) {
+	if done, err := r.breaker.Load().Allow(); err == nil {
+		done(&Error{Kind: BadResponse, Err: bad})
+	}
 }

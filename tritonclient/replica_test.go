@@ -22,7 +22,7 @@ var errDown = status.Error(codes.Unavailable, "connection refused")
 func watched(t *testing.T, answer *atomic.Value) (*replica, *[]ReplicaStatus) {
 	answer.Store(errNone)
 	var changes []ReplicaStatus
-	r := newReplica("test", nil, func(s ReplicaStatus) { changes = append(changes, s) })
+	r := newReplica("test", nil, func(s ReplicaStatus) { changes = append(changes, s) }, nil)
 	r.ask = func(ctx context.Context) error {
 		switch err := answer.Load().(error); {
 		case errors.Is(err, errHang):
@@ -59,14 +59,14 @@ func TestReadinessClosesTheBreaker(t *testing.T) {
 		}
 		answer.Store(errDead)
 		for range tripAfter {
-			if r.refusal() != nil {
+			if r.refusal("") != nil {
 				t.Fatalf("refused after fewer than %d failures", tripAfter)
 			}
 			if err := r.failing(t.Context(), errDown); !errors.Is(err, Unavailable) {
 				t.Fatal(err)
 			}
 		}
-		if why := r.refusal(); why == nil || why.Kind != BreakerOpen {
+		if why := r.refusal(""); why == nil || why.Kind != BreakerOpen {
 			t.Fatalf("%d failures in a row: %v, want BreakerOpen", tripAfter, why)
 		}
 		if err := r.failing(t.Context(), nil); !errors.Is(err, BreakerOpen) {
@@ -74,13 +74,13 @@ func TestReadinessClosesTheBreaker(t *testing.T) {
 		}
 		time.Sleep(probeInterval)
 		synctest.Wait()
-		if why := r.refusal(); why == nil || why.Kind != Unavailable || !errors.Is(why, errDown) {
+		if why := r.refusal(""); why == nil || why.Kind != Unavailable || !errors.Is(why, errDown) {
 			t.Fatalf("after a failed probe: %v, want Unavailable with its reason", why)
 		}
 		answer.Store(errNone)
 		time.Sleep(probeInterval)
 		synctest.Wait()
-		if why := r.refusal(); why != nil {
+		if why := r.refusal(""); why != nil {
 			t.Fatalf("one probe interval after its return: %v", why)
 		}
 		if err := r.failing(t.Context(), nil); err != nil {
@@ -93,7 +93,7 @@ func TestReadinessClosesTheBreaker(t *testing.T) {
 // what came after it began.
 func TestProbeFromBeforeTheFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newReplica("test", nil, nil)
+		r := newReplica("test", nil, nil, nil)
 		r.ask = func(context.Context) error {
 			time.Sleep(100 * time.Millisecond) // on its way while the breaker opens
 			return nil
@@ -105,13 +105,13 @@ func TestProbeFromBeforeTheFailures(t *testing.T) {
 		}
 		time.Sleep(100 * time.Millisecond)
 		synctest.Wait()
-		if why := r.refusal(); why == nil || why.Kind != BreakerOpen {
+		if why := r.refusal(""); why == nil || why.Kind != BreakerOpen {
 			t.Fatalf("%v, want BreakerOpen", why)
 		}
 		if err := r.probe(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if why := r.refusal(); why != nil {
+		if why := r.refusal(""); why != nil {
 			t.Fatalf("after a probe that began later: %v", why)
 		}
 	})
@@ -120,7 +120,7 @@ func TestProbeFromBeforeTheFailures(t *testing.T) {
 // TestOldFailuresDoNotCount: calls that began before the breaker was renewed end after it.
 func TestOldFailuresDoNotCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newReplica("test", nil, nil)
+		r := newReplica("test", nil, nil, nil)
 		r.ask = func(context.Context) error { return nil }
 		for range 2 * tripAfter {
 			go func() {
@@ -140,7 +140,7 @@ func TestOldFailuresDoNotCount(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if why := r.refusal(); why != nil {
+		if why := r.refusal(""); why != nil {
 			t.Fatalf("failures of the old generation count: %v", why)
 		}
 	})
@@ -148,12 +148,12 @@ func TestOldFailuresDoNotCount(t *testing.T) {
 
 func TestHalfOpenWithoutProbes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newReplica("test", nil, nil)
+		r := newReplica("test", nil, nil, nil)
 		for range tripAfter {
 			_ = r.failing(t.Context(), errDown)
 		}
 		time.Sleep(halfOpenAfter + time.Millisecond)
-		if why := r.refusal(); why != nil {
+		if why := r.refusal(""); why != nil {
 			t.Fatalf("still refused after %v: %v", halfOpenAfter, why)
 		}
 		if err := r.failing(t.Context(), nil); err != nil {
@@ -171,19 +171,19 @@ func TestSlowProbesCountWhenTheyRepeat(t *testing.T) {
 		r, changes := watched(t, &answer)
 		answer.Store(errHang)
 		for range probeMisses {
-			if why := r.refusal(); why != nil {
+			if why := r.refusal(""); why != nil {
 				t.Fatalf("after fewer than %d probes without an answer: %v", probeMisses, why)
 			}
 			time.Sleep(probeInterval + probeTimeout)
 			synctest.Wait()
 		}
-		if why := r.refusal(); why == nil || why.Kind != Unavailable {
+		if why := r.refusal(""); why == nil || why.Kind != Unavailable {
 			t.Fatalf("after %d probes without an answer: %v, want Unavailable", probeMisses, why)
 		}
 		answer.Store(errNone)
 		time.Sleep(probeInterval + probeTimeout)
 		synctest.Wait()
-		if why := r.refusal(); why != nil {
+		if why := r.refusal(""); why != nil {
 			t.Fatalf("after an answer: %v", why)
 		}
 		var ready []bool
@@ -209,6 +209,7 @@ func TestPolicy(t *testing.T) {
 		InvalidArgument:   {},
 		Canceled:          {excluded: true},
 		DeadlineExceeded:  {excluded: true},
+		NotFinite:         {retried: true, excluded: true},
 	} {
 		if got := (row{kind.trips(), kind.retried(), kind.excluded()}); got != want {
 			t.Errorf("%s: %+v, want %+v", kind, got, want)

@@ -213,7 +213,7 @@ func TestSafetyChecker(t *testing.T) {
 		"two scores": {change: func(r repository) { r[networks.SafetyChecker].Config.Output[0].Dims = []int64{2} }, checked: checked,
 			want: []string{"FAULT [shape] safety_checker output nsfw_score: found dims [2], want [1]. Serve"}},
 		"no number": {change: func(r repository) { r.runs(networks.SafetyChecker, func([]float64, int) float64 { return math.NaN() }) }, checked: checked,
-			want: []string{"FAULT [not_finite] safety_checker: found NaN among the values of its answer"}},
+			want: []string{"FAULT [not_finite] safety_checker: found NaN among the values of output nsfw_score (value 0 of 1)"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			repository := newRepository(t)
@@ -284,7 +284,7 @@ func TestFaultsOfOneReplica(t *testing.T) {
 			want: []string{"FAULT [step_timeout] unet_tdm: found no answer in 3s, want one within --step-timeout. Raise"}},
 		"overflow": {change: func(r repository) {
 			r.runs("unet_sdm", func(_ []float64, i int) float64 { return math.Inf(i - 1) })
-		}, want: []string{"FAULT [not_finite] unet_sdm: found -Inf among the values of its answer, want finite numbers. Keep"}},
+		}, want: []string{"FAULT [not_finite] unet_sdm: found -Inf among the values of output noise_pred (value"}},
 		"one timestep for the batch": {change: func(r repository) {
 			run := r["unet_tdm"].Run
 			r["unet_tdm"].Run = func(ctx context.Context, in []tritonclient.Tensor) ([]tritonclient.Tensor, error) {

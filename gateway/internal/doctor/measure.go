@@ -205,19 +205,19 @@ func (m *measurement) run(ctx context.Context) (*Measured, *networks.Fault) {
 			m.answers[one.model], err = one.call(ctx)
 			return err
 		})
-		if fault := m.judge(one.model, m.answers[one.model], err); fault != nil {
+		if fault := m.judge(one.model, err); fault != nil {
 			return nil, fault
 		}
 		*one.seconds = seconds
 	}
 	if len(q.picture) > 0 {
 		m.say(networks.SafetyChecker)
-		var score float32 // of noise; not compared with other replicas', since a score near 0 may have any sign
-		seconds, err := timed(ctx, func(ctx context.Context) (err error) {
-			score, err = n.ScoreSafety(ctx, q.picture)
+		// The score is of noise, and not compared with other replicas': near 0 it may have any sign.
+		seconds, err := timed(ctx, func(ctx context.Context) error {
+			_, err := n.ScoreSafety(ctx, q.picture)
 			return err
 		})
-		if fault := m.judge(networks.SafetyChecker, []float32{score}, err); fault != nil {
+		if fault := m.judge(networks.SafetyChecker, err); fault != nil {
 			return nil, fault
 		}
 		times.SafetyChecker = seconds
@@ -238,7 +238,7 @@ func (m *measurement) run(ctx context.Context) (*Measured, *networks.Fault) {
 		})
 	})
 	if err != nil {
-		return nil, m.judge("", nil, err)
+		return nil, m.judge("", err)
 	}
 	times.Both = seconds
 	return times, nil
@@ -247,10 +247,10 @@ func (m *measurement) run(ctx context.Context) (*Measured, *networks.Fault) {
 // checkTokens asks for an id that every vocabulary has and for the last one of ours.
 func (m *measurement) checkTokens(ctx context.Context) *networks.Fault {
 	if _, err := m.networks.EncodeText(ctx, make([]int64, m.dims.Tokens)); err != nil {
-		return m.judge("text_encoder", nil, err)
+		return m.judge("text_encoder", err)
 	}
 	_, err := m.networks.EncodeText(ctx, m.q.last)
-	fault := m.judge("text_encoder", nil, err)
+	fault := m.judge("text_encoder", err)
 	if fault != nil && fault.Code == CallFailed {
 		fault.Code, fault.What = TokenIDs, "input input_ids"
 		fault.Want = fmt.Sprintf("ids up to %d, the last of the tokenizer", m.q.last[m.dims.Tokens-1])
@@ -285,11 +285,7 @@ func (m *measurement) runUNet(ctx context.Context, unet pipeline.UNet, batches *
 				return err
 			})
 		})
-		var answer []float32
-		if i < 2 {
-			answer = rows[i]
-		}
-		if fault := m.judge(model, answer, err); fault != nil {
+		if fault := m.judge(model, err); fault != nil {
 			return fault
 		}
 		size.Seconds = seconds
@@ -298,7 +294,7 @@ func (m *measurement) runUNet(ctx context.Context, unet pipeline.UNet, batches *
 	m.answers[model] = rows[1]
 	second, err := m.predict(ctx, unet, 1, 1) // the pair's other row, alone
 	if err != nil {
-		return m.judge(model, nil, err)
+		return m.judge(model, err)
 	}
 	latent := m.dims.Latent()
 	for row, alone := range [][]float32{rows[0], second} {
@@ -326,17 +322,12 @@ func (m *measurement) predict(ctx context.Context, unet pipeline.UNet, rows, fir
 }
 
 // judge says what is wrong with the outcome of a call; nil if nothing is.
-func (m *measurement) judge(model string, answer []float32, err error) *networks.Fault {
-	if err != nil {
-		fault := m.failed(model, err)
-		return &fault
-	}
-	odd := slices.IndexFunc(answer, func(v float32) bool { return v-v != 0 }) // neither NaN nor an infinity minus itself is 0
-	if odd < 0 {
+func (m *measurement) judge(model string, err error) *networks.Fault {
+	if err == nil {
 		return nil
 	}
-	return &networks.Fault{Code: NotFinite, Model: model, Found: fmt.Sprintf("%v among the values of its answer", answer[odd]), Want: "finite numbers",
-		Remedy: "keep the layers that overflow in FP32, or export the whole model in FP32: FP16 ends at 65504"}
+	fault := m.failed(model, err)
+	return &fault
 }
 
 // failed is the fault that an error of a call is.
@@ -354,6 +345,9 @@ func (p *patient) failed(model string, err error) networks.Fault {
 	case tritonclient.DeadlineExceeded:
 		fault.Code, fault.Found, fault.Want = TooSlow, "no answer in "+p.timeout.String(), "one within --step-timeout"
 		fault.Remedy = "raise --step-timeout here and for `serve`, or give the model a faster device"
+	case tritonclient.NotFinite:
+		fault.Code, fault.Found, fault.Want = NotFinite, firstLine(call.Message()), "finite numbers"
+		fault.Remedy = "keep the layers that overflow in FP32, or export the whole model in FP32: FP16 ends at 65504"
 	case tritonclient.BadResponse:
 		fault.Remedy = "let config.pbtxt describe the outputs that the file gives"
 	case tritonclient.Unavailable:

@@ -159,12 +159,14 @@ func (n *Networks) run(ctx context.Context, model, output string, inputs func(*c
 	return dst, n.call(ctx, c, model, 1, dst, output, inputs(c)...)
 }
 
-// call runs a model on rows rows and writes its output into dst.
+// call runs a model on rows rows and writes its output into dst. Whatever the network,
+// an output that is not finite ends here: further on it would become a black picture,
+// or a score that passes every threshold.
 func (n *Networks) call(ctx context.Context, c *contract, model string, rows int64, dst []float32, output string, inputs ...tritonclient.Tensor) error {
 	declared := c.tensors[model][output]
 	response, err := n.client.Infer(ctx, tritonclient.Request{
 		Model: model, Inputs: inputs, Timeout: n.timeout,
-		Outputs: []tritonclient.Output{{Name: output, Datatype: declared.datatype, Shape: batched(rows, declared.shape)}},
+		Outputs: []tritonclient.Output{{Name: output, Datatype: declared.datatype, Shape: batched(rows, declared.shape), Finite: true}},
 	})
 	if err != nil {
 		return err
