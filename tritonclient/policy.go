@@ -57,6 +57,10 @@ const (
 	minCanaryTimeout = 2 * time.Second
 	maxCanaryTimeout = 30 * time.Second // also of a model that has never answered, unless its calls have less
 
+	// What Pool.Recovery expects of a replica of which no outage has been measured, and at most.
+	usualOutage = 5 * time.Second
+	maxRecovery = time.Minute
+
 	tripAfter     = 3
 	halfOpenAfter = 5 * time.Second
 

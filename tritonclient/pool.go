@@ -152,6 +152,16 @@ func (p *Pool) Replicas() []ReplicaStatus {
 	return all
 }
 
+// Recovery is in how long one of the replicas can be expected to take calls again, when none
+// does now: the least of what their last outages would still take.
+func (p *Pool) Recovery() time.Duration {
+	least := maxRecovery
+	for _, r := range p.replicas {
+		least = min(least, r.recovery())
+	}
+	return least
+}
+
 // Ready asks every replica now and returns nil if at least one is ready: it is live
 // and all its models are loaded. A success puts a replica back into use.
 func (p *Pool) Ready(ctx context.Context) error {

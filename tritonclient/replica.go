@@ -40,8 +40,10 @@ type replica struct {
 	mu     sync.Mutex
 	probed bool // at least one probe has a result
 	why    error
-	misses int       // probes in a row without an answer
-	opened time.Time // when the present breaker opened last
+	misses int           // probes in a row without an answer
+	down   time.Time     // when readiness was lost last; zero before
+	outage time.Duration // how long it was lost the last time that it came back
+	opened time.Time     // when the present breaker opened last
 }
 
 // ErrNotReady is the readiness of a server that can be reached: a model is not loaded, or
@@ -104,6 +106,12 @@ func (r *replica) probe(ctx context.Context) error {
 		r.misses = 0
 	}
 	if r.misses == 0 || r.misses >= probeMisses || !r.probed {
+		switch lost := r.probed && r.why == nil && err != nil; {
+		case lost:
+			r.down = began
+		case r.why != nil && err == nil && !r.down.IsZero():
+			r.outage = time.Since(r.down)
+		}
 		r.probed, r.why = true, err
 	}
 	opened := r.opened
@@ -131,6 +139,25 @@ func (r *replica) status() ReplicaStatus {
 		Outstanding: int(r.outstanding.Load()),
 		Err:         r.why,
 	}
+}
+
+// recovery is how long the replica can be expected to be out of use from now: what its
+// last outage would still take.
+func (r *replica) recovery() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	expected := r.outage
+	if expected == 0 {
+		expected = usualOutage
+	}
+	if r.why == nil || r.down.IsZero() {
+		return expected
+	}
+	passed := time.Since(r.down)
+	if passed < expected {
+		return expected - passed
+	}
+	return min(passed, maxRecovery) // late, and perhaps as late again
 }
 
 // refusal says why no call of a model, or about the server if it is "", is sent to the

@@ -29,7 +29,7 @@ from toolkit.card import write_part
 from toolkit.data.samples import SCENES, make_sample
 from toolkit.disk import check_room
 from toolkit.errors import InputError
-from toolkit.export import configs, description, onnx_file, triton, verify
+from toolkit.export import configs, description, onnx_file, sums, triton, verify
 from toolkit.export.networks import Network, check_range, halve, networks, round_weights
 from toolkit.export.weights import ENCODER, write_vae_encoder
 from toolkit.models import Family, Preset, load, write_tokenizer
@@ -134,6 +134,7 @@ def export(
             (out / "models" / row.name / "config.pbtxt").write_text(config, encoding="utf-8")
     else:
         configs.write(out, sizes, text)
+    sums.write(out / "models")
     write_description(out, text)
     return "\n".join(table)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import onnx
 
 from toolkit.errors import InputError
-from toolkit.export import tensorrt
+from toolkit.export import sums, tensorrt
 from toolkit.export.description import weights_sha256
 from toolkit.export.onnx_file import DATA
 from toolkit.export.weights import PRESET
@@ -87,6 +87,7 @@ def _describe(args: argparse.Namespace, part: Path) -> None:
     description, profiles = part / "pipeline.json", part / "profiles.json"
     before = json.loads(description.read_text(encoding="utf-8"))["weights_sha256"]
     after = weights_sha256(graphs(part))
+    sums.write(graphs(part))
     for path in (description, *part.glob("*/*/config.pbtxt")):  # all that say whose weights they are of
         path.write_text(path.read_text(encoding="utf-8").replace(before, after), encoding="utf-8")
     if profiles.exists():  # so that engines are named for what they are

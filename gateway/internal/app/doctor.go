@@ -130,7 +130,7 @@ func (d *diagnosis) run(ctx context.Context) error {
 // report, and the server's own log in the run folder.
 func (d *diagnosis) startLocal(ctx context.Context) (*localtriton.Server, error) {
 	d.say("starting a local Triton for this command; --triton names servers that run elsewhere")
-	server, err := startTriton(ctx, &d.settings, filepath.Join(d.settings.Family, "models"), slog.New(slog.DiscardHandler))
+	server, err := startTriton(ctx, &d.settings, filepath.Join(d.settings.Family, "models"), nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}

@@ -79,21 +79,26 @@ func startGateway(ctx context.Context, settings *config.Config, s streams) (g *g
 	if g.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", settings.Listen); err != nil {
 		return g, fmt.Errorf("%w (--listen takes another address)", err)
 	}
+	safety, optional := safetyOf(settings, g.family), []string(nil)
+	if safety != pipeline.SafetyOff {
+		optional = []string{networks.SafetyChecker}
+	}
+	g.models = slices.Concat(networks.Models, optional)
 	replicas := settings.Triton
 	if len(replicas) == 0 {
-		if g.triton, err = startTriton(ctx, settings, g.family.ModelsDir(), g.log); err != nil {
+		if err = g.family.CheckWeights(); err != nil {
+			return g, err
+		}
+		if g.triton, err = startTriton(ctx, settings, g.family.ModelsDir(), g.models, g.log); err != nil {
 			return g, err
 		}
 		replicas = []string{g.triton.Address()}
 	}
 	registry := prometheus.NewRegistry()
 	metrics := telemetry.NewMetrics(registry, telemetry.Build{Version: version(), Family: g.family.Name, Weights: g.family.WeightsSHA256})
-	safety, optional := safetyOf(settings, g.family), []string(nil)
-	if safety != pipeline.SafetyOff {
-		optional = []string{networks.SafetyChecker}
-	}
-	g.models = slices.Concat(networks.Models, optional)
-	g.pool, err = tritonclient.New(tritonclient.Options{Replicas: replicas, Observe: observer(metrics, g.models, replicas), OnReplica: g.noteReplica})
+	g.pool, err = tritonclient.New(tritonclient.Options{
+		Replicas: replicas, Observe: observer(metrics, g.models, replicas), OnReplica: g.noteReplica, OnModel: g.noteModel,
+	})
 	if err != nil {
 		return g, err
 	}
@@ -111,7 +116,7 @@ func startGateway(ctx context.Context, settings *config.Config, s streams) (g *g
 		MaxQueue: settings.MaxQueue, Timeout: settings.RequestTimeout, Model: g.family.Name, Metrics: metrics, Log: g.log,
 	})
 	handler := httpapi.New(httpapi.Options{
-		Pipeline: g.pipeline, Runner: g.runner, Ready: g.missing, PublicURL: g.publicURL(), TrustedProxies: proxies,
+		Pipeline: g.pipeline, Runner: g.runner, Ready: g.missing, Recovery: g.recovery, PublicURL: g.publicURL(), TrustedProxies: proxies,
 		Intake: upload.NewIntake(picture.NewDecoder(picture.Limits{MaxPixels: settings.MaxImagePixels}, g.family.ObjectResolution), upload.Limits{
 			MaxFileBytes: int64(settings.MaxImageBytes), MemoryBytes: int64(settings.UploadMemory), Timeout: settings.UploadTimeout,
 		}),
@@ -159,9 +164,16 @@ func (g *gateway) noteReplica(r tritonclient.ReplicaStatus) {
 	g.log.Log(context.Background(), level, "a Triton server changed", attrs...)
 }
 
-// startTriton starts a Triton of our own over a folder of models.
-func startTriton(ctx context.Context, settings *config.Config, models string, log *slog.Logger) (*localtriton.Server, error) {
-	server, err := localtriton.Start(ctx, localtriton.Config{Python: settings.Python, ModelsDir: models, RunDir: settings.RunDir, LoadTimeout: settings.LoadTimeout, Logger: log})
+// startTriton starts a Triton of our own over a folder of models, which must have those that are needed.
+func startTriton(ctx context.Context, settings *config.Config, models string, needed []string, log *slog.Logger) (*localtriton.Server, error) {
+	server, err := localtriton.Start(ctx, localtriton.Config{
+		Python: settings.Python, ModelsDir: models, Needed: needed, RunDir: settings.RunDir,
+		LoadTimeout: settings.LoadTimeout, SilenceTimeout: settings.SilenceTimeout, Logger: log,
+	})
+	var unfit *localtriton.UnfitError
+	if errors.As(err, &unfit) {
+		return nil, err // it says what to do
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w (`make venv` makes the environment; --triton names servers that run elsewhere)", err)
 	}
@@ -181,6 +193,26 @@ func (g *gateway) replicas() []telemetry.Replica {
 		all = append(all, telemetry.Replica{Address: r.Address, Ready: r.Ready, Breaker: r.Breaker})
 	}
 	return all
+}
+
+// noteModel is told by the pool what became of a model that failed. Triton never starts a model that hangs again, so ours is started anew.
+func (g *gateway) noteModel(s tritonclient.ModelStatus) {
+	if s.Err == nil {
+		g.log.Info("a model works again", "model", s.Model, "replica", s.Replica)
+		return
+	}
+	g.log.Error("a model fails and gets no calls", "model", s.Model, "replica", s.Replica, "failures", s.Failures, "error", s.Err)
+	if most := g.settings.ModelFailures; g.triton != nil && most > 0 && s.Failures >= most {
+		g.triton.Restart(fmt.Sprintf("%d calls of its model %s failed in a row, the last one with: %v", s.Failures, s.Model, s.Err))
+	}
+}
+
+// recovery is in how long the networks can be expected to be back, when they fail now.
+func (g *gateway) recovery() time.Duration {
+	if g.triton != nil {
+		return g.triton.Recovery()
+	}
+	return g.pool.Recovery()
 }
 
 // missing names what requests would have to wait for; nothing when every network can be called.

@@ -25,12 +25,14 @@ type Config struct {
 	PublicURL      string
 	TrustedProxies []string // addresses or networks whose X-Forwarded headers are believed
 
-	Triton []string // host:port of Triton replicas; empty: start a local one
+	Triton []string // host:port or unix:path of Triton replicas; empty: start a local one
 	Family string   // directory of the model family: pipeline.json, tokenizer/, models/
 	Python string   // interpreter of the environment that holds the local Triton
 	RunDir string   // scratch of the local Triton: its back end directory, its log, its process file
 
-	LoadTimeout time.Duration // of the local Triton without a sign of life while it loads; 0: for ever
+	LoadTimeout    time.Duration // of the local Triton without progress while it loads; 0: for ever
+	SilenceTimeout time.Duration // of the local Triton without an answer; 0: for ever
+	ModelFailures  int           // calls of one model in a row after which the local Triton is started again; 0: never
 
 	MaxRunning     int   // pictures denoised at once; 0: as many as fill one execution of every Triton
 	MaxQueue       int   // pictures that wait behind them before 429
@@ -60,7 +62,8 @@ type Config struct {
 // Default is the configuration of `make run`.
 func Default() Config {
 	return Config{
-		Listen: "127.0.0.1:8080", Family: "model_repository/mini", Python: ".venv/bin/python", RunDir: ".run", LoadTimeout: 15 * time.Minute,
+		Listen: "127.0.0.1:8080", Family: "model_repository/mini", Python: ".venv/bin/python", RunDir: ".run",
+		LoadTimeout: time.Minute, SilenceTimeout: 10 * time.Second, ModelFailures: 3,
 		MaxQueue: 32, MaxImageBytes: 32 << 20, MaxImagePixels: 50_400_000, UploadMemory: 32 << 20, UploadTimeout: 5 * time.Minute,
 		StepTimeout: 30 * time.Second, RequestTimeout: 10 * time.Minute, ShutdownGrace: 20 * time.Second,
 		SizeFallback: "none", Safety: "auto", EmbedParameters: true, EmbedXMP: true,
@@ -77,11 +80,13 @@ func (c *Config) Flags() *pflag.FlagSet {
 	f.StringVar(&c.Listen, "listen", c.Listen, "serve HTTP on this `host:port`")
 	f.StringVar(&c.PublicURL, "public-url", c.PublicURL, "`URL` under which clients reach the gateway, for everything that shows one (default: that of --listen)")
 	f.StringSliceVar(&c.TrustedProxies, "trusted-proxies", c.TrustedProxies, "believe the X-Forwarded headers of these `addresses` or networks (10.0.0.0/8, comma-separated)")
-	f.StringSliceVar(&c.Triton, "triton", c.Triton, "use the Triton servers at these gRPC `addresses` (host:port, comma-separated) instead of starting a local one")
+	f.StringSliceVar(&c.Triton, "triton", c.Triton, "use the Triton servers at these gRPC `addresses` (host:port or unix:path, comma-separated) instead of starting a local one")
 	f.StringVar(&c.Family, "family", c.Family, "serve the model family in this `directory` (pipeline.json, tokenizer/, models/)")
 	f.StringVar(&c.Python, "python", c.Python, "`interpreter` of the environment that holds the local Triton")
 	f.StringVar(&c.RunDir, "run-dir", c.RunDir, "`directory` for the local Triton's log and scratch files")
-	f.DurationVar(&c.LoadTimeout, "load-timeout", c.LoadTimeout, "start the local Triton again when it prints nothing for this long while it loads (0: never)")
+	f.DurationVar(&c.LoadTimeout, "load-timeout", c.LoadTimeout, "start the local Triton again when it makes no progress for this long while it loads: prints nothing, uses no processor time (0: never)")
+	f.DurationVar(&c.SilenceTimeout, "silence-timeout", c.SilenceTimeout, "start the local Triton again when it answers nothing for this long (0: never)")
+	f.IntVar(&c.ModelFailures, "model-failures", c.ModelFailures, "start the local Triton again when this many calls of one model fail in a row, test calls included (0: never)")
 	f.IntVar(&c.MaxRunning, "max-running", c.MaxRunning, "denoise at most this many pictures at once (0: as many as fill one execution of every Triton)")
 	f.IntVar(&c.MaxQueue, "max-queue", c.MaxQueue, "let at most this many pictures wait, answer 429 beyond")
 	f.Var(&c.MaxImageBytes, "max-image-bytes", "refuse larger reference images")
@@ -163,9 +168,15 @@ func (c *Config) Validate() error {
 			fault(d.name, "must be from 100ms to 1h, not %v", d.v)
 		}
 	}
-	if c.LoadTimeout < 0 || c.LoadTimeout > 0 && c.LoadTimeout < time.Second {
-		fault("load-timeout", "must be 0 or at least 1s, not %v", c.LoadTimeout)
+	for _, d := range []struct {
+		name string
+		v    time.Duration
+	}{{"load-timeout", c.LoadTimeout}, {"silence-timeout", c.SilenceTimeout}} {
+		if d.v < 0 || d.v > 0 && d.v < time.Second {
+			fault(d.name, "must be 0 or at least 1s, not %v", d.v)
+		}
 	}
+	within("model-failures", int64(c.ModelFailures), 0, 1000)
 	oneOf := func(name, v string, choices ...string) {
 		if !slices.Contains(choices, v) {
 			fault(name, "must be %s, not %q", strings.Join(choices, " or "), v)
@@ -221,8 +232,12 @@ func (c *Config) Loopback() bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// checkAddress wants host:port; a listener may leave the host out and ask for any free port by 0.
+// checkAddress wants host:port; a listener may leave the host out and ask for any free port by 0. A server
+// may be at a Unix socket too, written as gRPC has it: unix:path.
 func checkAddress(a string, listener bool) error {
+	if !listener && strings.HasPrefix(a, "unix:") {
+		return nil
+	}
 	host, port, err := net.SplitHostPort(a)
 	if err != nil {
 		return fmt.Errorf("must be host:port, not %q", a)

@@ -39,6 +39,7 @@ const (
 	shuttingDown     kind = "shutting_down"
 	notReady         kind = "networks_unavailable"
 	jobExpired       kind = "job_expired"
+	notFinite        kind = "not_finite"
 )
 
 // answers is the one table from what went wrong to what a client is told.
@@ -67,6 +68,21 @@ var answers = map[kind]struct {
 	shuttingDown:     {http.StatusServiceUnavailable, "server_error", "the gateway is shutting down", true},
 	notReady:         {http.StatusServiceUnavailable, "server_error", "the networks cannot be reached now; try again later", true},
 	jobExpired:       {http.StatusGatewayTimeout, "server_error", "the pictures were not done within the time that the gateway allows", false},
+	notFinite: {http.StatusInternalServerError, "server_error",
+		"the networks computed values for this picture that are not numbers, twice; change the seed, the prompt or the guidance scale", false},
+}
+
+// final says that the same request cannot succeed later. The SDKs try 408, 409, 429 and 5xx again unless they are
+// told by a header that it is in vain.
+func (k kind) final() bool {
+	switch status := answers[k].status; {
+	case k == notFinite:
+		return true
+	case k == clientGone, status == http.StatusRequestTimeout, status == http.StatusConflict, status == http.StatusTooManyRequests:
+		return false
+	default:
+		return status < http.StatusInternalServerError
+	}
 }
 
 // fault is an error made for a client.
@@ -112,6 +128,8 @@ func faultOf(err error) *fault {
 		return &fault{kind: jobExpired}
 	case errors.Is(err, job.ErrCanceled), errors.Is(err, context.Canceled):
 		return &fault{kind: clientGone}
+	case errors.Is(err, tritonclient.NotFinite):
+		return &fault{kind: notFinite}
 	case errors.As(err, &network) && transient(network):
 		return &fault{kind: notReady}
 	}
@@ -133,14 +151,14 @@ func uploadKind(k upload.Kind) kind {
 }
 
 // transient says whether a failed call to a network says something of the
-// networks' state rather than of the call: the same request may work later.
+// networks' state rather than of the call: the same request may work later, once
+// another server is asked or the failed one has been started again.
 func transient(e *tritonclient.Error) bool {
 	switch e.Kind {
-	case tritonclient.Unavailable, tritonclient.DeadlineExceeded, tritonclient.BreakerOpen,
-		tritonclient.ResourceExhausted, tritonclient.NotFound: // a model that is not loaded (yet)
-		return true
+	case tritonclient.InvalidArgument, tritonclient.PermissionDenied, tritonclient.Canceled, tritonclient.NotFinite:
+		return false
 	}
-	return false
+	return true
 }
 
 // ErrorBody is the answer to a request that failed, and the data of a
@@ -185,7 +203,7 @@ func (s *server) note(c *gin.Context, err error) *fault {
 	s.Metrics.Errors.WithLabelValues(f.label()).Inc()
 	notes := notesOf(c)
 	notes.code = f.label()
-	if f.kind == internalError || f.kind == notReady {
+	if f.kind == internalError || f.kind == notReady || f.kind == notFinite {
 		notes.err = err
 	}
 	return f
@@ -200,6 +218,9 @@ func (s *server) fail(c *gin.Context, err error) {
 	}
 	a := answers[f.kind]
 	if a.retry {
+		if f.after == 0 && f.kind == notReady {
+			f.after = s.Recovery()
+		}
 		if f.after == 0 {
 			f.after = s.Runner.RetryAfter()
 		}
@@ -207,6 +228,9 @@ func (s *server) fail(c *gin.Context, err error) {
 	}
 	if f.kind == unsupportedMedia {
 		c.Header("Accept-Encoding", "gzip") // what a body may be compressed by (RFC 9110, section 15.5.16)
+	}
+	if f.kind.final() {
+		c.Header("X-Should-Retry", "false")
 	}
 	s.answer(c, a.status, ErrorBody{Error: f.body()})
 	c.Abort()

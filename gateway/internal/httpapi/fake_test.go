@@ -165,7 +165,7 @@ func serve(t testing.TB, f *fake, change ...func(*httpapi.Options, *job.Options)
 	jobs := job.Options{MaxQueue: 8, Model: "mini", Metrics: metrics, Log: log}
 	o := httpapi.Options{
 		Pipeline: f, Intake: upload.NewIntake(picture.NewDecoder(picture.Limits{MaxPixels: 1 << 20}, 32), upload.Limits{MaxFileBytes: 1 << 20}),
-		Ready: func(context.Context) []string { return nil }, Metrics: metrics, Gatherer: registry, Log: log, Version: "test",
+		Ready: func(context.Context) []string { return nil }, Recovery: func() time.Duration { return 7200 * time.Millisecond }, Metrics: metrics, Gatherer: registry, Log: log, Version: "test",
 		EmbedParameters: true, EmbedXMP: true, Limits: httpapi.Limits{MaxQueue: 8},
 	}
 	for _, c := range change {

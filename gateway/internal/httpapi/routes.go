@@ -38,6 +38,8 @@ type Options struct {
 	Intake   *upload.Intake
 	// Ready names what is missing before requests can be served; nothing when ready.
 	Ready func(ctx context.Context) (missing []string)
+	// Recovery is in how long networks that fail now can be expected to work again.
+	Recovery func() time.Duration
 
 	Metrics  *telemetry.Metrics
 	Gatherer prometheus.Gatherer

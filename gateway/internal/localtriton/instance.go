@@ -49,9 +49,6 @@ type state struct {
 
 // newInstance cleans up after dead owners in runDir and makes a folder there.
 func newInstance(ctx context.Context, runDir string, logger *slog.Logger) (*instance, error) {
-	if runDir == "" {
-		return nil, errors.New("no run folder given")
-	}
 	if err := os.MkdirAll(runDir, 0o700); err != nil {
 		return nil, err
 	}

@@ -119,16 +119,22 @@ func Start(ctx context.Context, config Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("localtriton: %w", err)
 	}
+	if config.RunDir == "" {
+		return nil, errors.New("localtriton: no run folder given")
+	}
+	if err := checkRoom(config.RunDir, sharedMemory, len(models)); err != nil {
+		return nil, fmt.Errorf("localtriton: %w", err)
+	}
 	instance, err := newInstance(ctx, config.RunDir, config.Logger)
 	if err != nil {
-		return nil, fmt.Errorf("localtriton: %w", err)
+		return nil, fmt.Errorf("localtriton: %w", explain(err, config.RunDir))
 	}
 	if config.LogFile == "" {
 		config.LogFile = filepath.Join(config.RunDir, "triton.log")
 	}
 	command, err := prepare(ctx, config, wheel, instance)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("localtriton: %w", err), instance.remove())
+		return nil, errors.Join(fmt.Errorf("localtriton: %w", explain(err, config.RunDir)), instance.remove())
 	}
 	address := instance.address()
 	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -156,7 +162,7 @@ func Start(ctx context.Context, config Config) (*Server, error) {
 	go s.supervise(started)
 	if err := <-started; err != nil {
 		<-s.done
-		return nil, fmt.Errorf("localtriton: %w", err)
+		return nil, fmt.Errorf("localtriton: %w", explain(err, config.RunDir))
 	}
 	return s, nil
 }
@@ -322,8 +328,10 @@ func listModels(dir string, needed []string) ([]string, error) {
 	}
 	missing := slices.DeleteFunc(slices.Clone(needed), func(model string) bool { return slices.Contains(names, model) })
 	if len(missing) > 0 {
-		return nil, fmt.Errorf("models folder %s lacks %s (expected %s): put back what the export of the family wrote",
-			dir, strings.Join(missing, ", "), filepath.Join(missing[0], "config.pbtxt"))
+		return nil, &UnfitError{
+			What:   fmt.Sprintf("the models folder %s lacks %s (%s/config.pbtxt is not there)", dir, strings.Join(missing, ", "), missing[0]),
+			Remedy: "put back what the export of the family wrote, or name another family with --family",
+		}
 	}
 	return names, nil
 }
