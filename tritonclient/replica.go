@@ -157,7 +157,7 @@ func (r *replica) recovery() time.Duration {
 	if passed < expected {
 		return expected - passed
 	}
-	return min(passed, maxRecovery) // late, and perhaps as late again
+	return min(max(passed-expected, time.Second), maxRecovery) // late, and perhaps as late again
 }
 
 // refusal says why no call of a model, or about the server if it is "", is sent to the

@@ -89,8 +89,8 @@ type Server struct {
 	err     error
 	// What Recovery goes by.
 	since    time.Time     // begin of the present state
-	backoff  time.Duration // between the last death and the next start
-	loadTime time.Duration // from the last start that succeeded to its readiness; 0 before
+	backoff  time.Duration // between the last death and the start after it; 0 before
+	loadTime time.Duration // from a start to its readiness, of the latest that succeeded; 0 before
 	answered time.Time     // when a ready server answered last
 }
 
@@ -246,7 +246,7 @@ const (
 	// What a first start is expected to take, before one has been measured.
 	usualLoadTime = 10 * time.Second
 	// From the first failed call of a model to its Restart, as measured.
-	usualNotice = 4 * time.Second
+	usualNotice = 3 * time.Second
 )
 
 // Recovery is when the server can be expected to be ready again, given that it does not
@@ -264,7 +264,7 @@ func (s *Server) Recovery() time.Duration {
 		if passed < start {
 			return start - passed
 		}
-		return passed // late, and perhaps as late again
+		return max(passed-start, time.Second) // late, and perhaps as late again
 	case Restarting:
 		return max(s.backoff-passed, 0) + start
 	}
@@ -272,7 +272,7 @@ func (s *Server) Recovery() time.Duration {
 	if silence := time.Since(s.answered); silence > 2*askInterval && s.config.SilenceTimeout > 0 {
 		notice = max(s.config.SilenceTimeout-silence, 0)
 	}
-	return notice + minBackoff + start
+	return notice + s.nextBackoff(passed) + start
 }
 
 // Close ends the server: SIGTERM, which lets requests in flight finish and the

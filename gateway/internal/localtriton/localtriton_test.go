@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -34,6 +35,13 @@ func TestMain(m *testing.M) {
 			fmt.Println("failed:", err)
 			os.Exit(1)
 		}
+	}
+	if what := os.Getenv(fullVariable); what != "" {
+		if err := playFull(what); err != nil {
+			fmt.Println("failed:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -399,7 +407,7 @@ func TestServerThatGoesOn(t *testing.T) {
 	arguments := slices.DeleteFunc(command.arguments, func(a string) bool {
 		return strings.HasPrefix(a, "--exit-on-error")
 	})
-	process := exec.Command(command.path, append(arguments, "--exit-on-error=false")...)
+	process := exec.Command(command.path, append(arguments, "--exit-on-error=false", "--grpc-restricted-protocol=statistics:secret=x")...)
 	process.Env, process.Dir = command.environment, command.dir
 	if err := process.Start(); err != nil {
 		t.Fatal(err)
@@ -420,6 +428,20 @@ func TestServerThatGoesOn(t *testing.T) {
 		return err == nil
 	})
 	tritontest.ConformanceUnready(t, instance.address())
+
+	// A protocol that is restricted is not an outage, though Triton's code for it is the same.
+	for secret, want := range map[string]error{"": tritonclient.PermissionDenied, "y": tritonclient.PermissionDenied, "x": nil} {
+		pool, err := tritonclient.New(tritonclient.Options{Replicas: []string{instance.address()}, Header: map[string]string{"triton-grpc-protocol-secret": secret}, Direct: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := pool.Statistics(t.Context(), "slow"); !errors.Is(err, want) {
+			t.Errorf("statistics with the secret %q: %v, want %v", secret, err, want)
+		}
+		if err := pool.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func TestClose(t *testing.T) {
@@ -490,32 +512,228 @@ func killedGateway(t *testing.T, runDir string, before func(mark string)) (mark,
 	return mark, prefix
 }
 
-// TestKilledGatewayLeavesNothing: after a SIGKILL of the gateway its Triton ends by
-// itself, without a next start.
-func TestKilledGatewayLeavesNothing(t *testing.T) {
-	runDir := t.TempDir()
-	oneModel(t, filepath.Join(runDir, "models"))
-	mark, prefix := killedGateway(t, runDir, func(mark string) {
-		if pids, err := markedProcesses(mark); err != nil || len(pids) != 2 {
-			t.Fatalf("processes %v (%v), want the server and its model", pids, err)
+// guardOf is the guard of the server that has mark. Of what it was called with, only the guard's own
+// arguments name it: the others have it in their environment.
+func guardOf(t *testing.T, mark string) (pid int) {
+	t.Helper()
+	for candidate := range processes() {
+		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", candidate))
+		if err == nil && strings.Contains(string(line), "\x00"+markVariable+"="+mark+"\x00") {
+			pid = candidate
 		}
-	})
-	began := time.Now()
-	await(t, "the end of its processes", func() bool {
-		pids, err := markedProcesses(mark)
-		return err == nil && len(pids) == 0
-	})
-	t.Logf("gone after %v", time.Since(began))
-	if left := regions(t, prefix); len(left) > 0 { // what the model could not unlink, the next start does
-		t.Logf("shared memory left until the next start: %v", left)
 	}
-	start(t, Config{ModelsDir: filepath.Join(runDir, "models"), RunDir: runDir})
-	nothingLeft(t, mark, prefix)
+	if pid == 0 {
+		t.Fatal("the server has no guard")
+	}
+	return pid
 }
 
-// TestNextStartCleansUp: a process that a model has started survives the gateway, and
-// a model that dies hard leaves its shared memory. The next start ends the one and
-// unlinks the other, and leaves a living gateway in the same run folder alone.
+// TestKilledGatewayLeavesNothing: after a SIGKILL of the gateway its Triton ends by itself, without a next
+// start, whatever its processes are doing.
+func TestKilledGatewayLeavesNothing(t *testing.T) {
+	stop := func(command string) func(*testing.T, string) {
+		return func(t *testing.T, mark string) {
+			for _, pid := range named(t, mark, command) {
+				if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	for name, before := range map[string]func(t *testing.T, mark string){
+		"idle":           func(*testing.T, string) {},
+		"stopped model":  stop("triton_python"),
+		"stopped server": stop("tritonserver"),
+		"asked to end": func(t *testing.T, mark string) { // as a service manager asks every process of a group
+			if err := syscall.Kill(guardOf(t, mark), syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			runDir := t.TempDir()
+			oneModel(t, filepath.Join(runDir, "models"))
+			var guard int
+			mark, prefix := killedGateway(t, runDir, func(mark string) {
+				if pids, err := markedProcesses(mark); err != nil || len(pids) != 2 {
+					t.Fatalf("processes %v (%v), want the server and its model", pids, err)
+				}
+				guard = guardOf(t, mark)
+				before(t, mark)
+			})
+			began := time.Now()
+			await(t, "the end of its processes", func() bool {
+				pids, err := markedProcesses(mark)
+				return err == nil && len(pids) == 0 && len(regions(t, prefix)) == 0 && !alive(guard)
+			})
+			if took := time.Since(began); took > 5*time.Second {
+				t.Errorf("gone after %v", took)
+			} else {
+				t.Logf("gone after %v", took)
+			}
+		})
+	}
+}
+
+// named are the processes with mark whose command begins so.
+func named(t *testing.T, mark, command string) (found []int) {
+	t.Helper()
+	pids, err := markedProcesses(mark)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pid := range pids {
+		if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err == nil && strings.HasPrefix(string(name), command) {
+			found = append(found, pid)
+		}
+	}
+	if len(found) == 0 {
+		t.Fatalf("no process is called %s", command)
+	}
+	return found
+}
+
+// TestGuardDies: a server is never left unguarded.
+func TestGuardDies(t *testing.T) {
+	server := start(t, Config{ModelsDir: oneModel(t, t.TempDir())})
+	waitReady(t, server)
+	if err := syscall.Kill(guardOf(t, server.instance.Mark), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the death to be noticed", func() bool { return server.Status().Restarts == 1 })
+	waitReady(t, server)
+	if guard := guardOf(t, server.instance.Mark); !alive(guard) {
+		t.Error("the new server has no guard")
+	}
+}
+
+// TestStoppedServer: a server that answers nothing is started again, and Recovery has said when it would be back.
+func TestStoppedServer(t *testing.T) {
+	const silence = 2 * time.Second
+	server := start(t, Config{ModelsDir: oneModel(t, t.TempDir()), SilenceTimeout: silence})
+	waitReady(t, server)
+	before := server.Status()
+	if err := syscall.Kill(before.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	stopped := time.Now()
+	await(t, "the silence to be noticed", func() bool { return server.Status().Restarts == 1 })
+	if took := time.Since(stopped); took < silence-askInterval || took > silence+3*time.Second {
+		t.Errorf("noticed after %v, want about %v", took, silence)
+	}
+	expected, since := server.Recovery(), time.Now()
+	waitReady(t, server)
+	if took := time.Since(since); expected < time.Second/2 || took > expected+5*time.Second {
+		t.Errorf("expected to be back in %v, was in %v", expected, took)
+	}
+	var exit *ExitError
+	if after := server.Status(); after.PID == before.PID || !errors.As(after.LastExit, &exit) || exit.Status != "killed because it answered nothing for 2s" {
+		t.Errorf("after the restart: %+v", after)
+	}
+}
+
+// TestAskedToRestart: who knows more of a ready server than it says itself can have it started again.
+func TestAskedToRestart(t *testing.T) {
+	server := start(t, Config{ModelsDir: oneModel(t, t.TempDir())})
+	server.Restart("it has not even begun") // ignored: a new one is on its way
+	waitReady(t, server)
+	if s := server.Status(); s.Restarts != 0 {
+		t.Fatalf("a server that loads its models was started again: %+v", s)
+	}
+	server.Restart("its model slow fails")
+	server.Restart("its model slow fails") // once is enough
+	await(t, "the restart", func() bool { return server.Status().Restarts == 1 })
+	waitReady(t, server)
+	var exit *ExitError
+	if s := server.Status(); s.Restarts != 1 || !errors.As(s.LastExit, &exit) || exit.Status != "killed because its model slow fails" {
+		t.Errorf("after the restart: %+v", s)
+	}
+}
+
+// TestRecovery: what is expected at each time of a server whose last start took 4 s, as Recovery's comment has it.
+func TestRecovery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		now := time.Now()
+		for _, c := range []struct {
+			name    string
+			server  *Server
+			seconds float64
+		}{
+			{"first start", &Server{status: Status{State: Starting}, since: now.Add(-2 * time.Second)}, 8},
+			{"start", &Server{status: Status{State: Starting}, since: now.Add(-time.Second), loadTime: 4 * time.Second}, 3},
+			{"late start", &Server{status: Status{State: Starting}, since: now.Add(-7 * time.Second), loadTime: 4 * time.Second}, 3},
+			{"waiting to start", &Server{status: Status{State: Restarting}, since: now.Add(-time.Second), backoff: 3 * time.Second, loadTime: 4 * time.Second}, 6},
+			{"a model fails", &Server{status: Status{State: Ready}, since: now.Add(-time.Hour), answered: now, backoff: 8 * time.Second, loadTime: 4 * time.Second}, 7.5},
+			{"a model fails again", &Server{status: Status{State: Ready}, since: now.Add(-time.Second), answered: now, backoff: time.Second, loadTime: 4 * time.Second}, 9},
+			{"silent", &Server{status: Status{State: Ready}, config: Config{SilenceTimeout: 10 * time.Second}, since: now.Add(-time.Hour), answered: now.Add(-6 * time.Second), loadTime: 4 * time.Second}, 8.5},
+		} {
+			if got := c.server.Recovery().Seconds(); got != c.seconds {
+				t.Errorf("%s: %g s, want %g", c.name, got, c.seconds)
+			}
+		}
+	})
+}
+
+// TestStalledProgress: a server is stalled from its last sign of progress, a line of its log or processor time.
+func TestStalledProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		p := progress{at: begin, needed: 600 * time.Millisecond}
+		for _, c := range []struct {
+			at, printed, used, want time.Duration
+		}{
+			{10 * time.Second, 0, 0, 10 * time.Second},
+			{20 * time.Second, 15 * time.Second, 0, 5 * time.Second},                       // it has printed
+			{30 * time.Second, 15 * time.Second, 500 * time.Millisecond, 15 * time.Second}, // idling is no progress
+			{40 * time.Second, 15 * time.Second, 700 * time.Millisecond, 0},                // working is
+			{50 * time.Second, 15 * time.Second, 900 * time.Millisecond, 10 * time.Second},
+			{60 * time.Second, 15 * time.Second, 1300 * time.Millisecond, 0},
+		} {
+			time.Sleep(time.Until(begin.Add(c.at)))
+			if got := p.stalled(begin.Add(c.printed), c.used); got != c.want {
+				t.Errorf("after %v, having used %v: stalled for %v, want %v", c.at, c.used, got, c.want)
+			}
+		}
+	})
+}
+
+// TestBusyLoadIsNoHang: a model that prints nothing for longer than the limit as it loads, but works, is let be.
+func TestBusyLoadIsNoHang(t *testing.T) {
+	models := oneModel(t, t.TempDir())
+	path := filepath.Join(models, "slow", "1", "model.py")
+	code, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, append([]byte("import time\nbegin = time.time()\nwhile time.time() < begin + 4:\n    pass\n\n"), code...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	server := start(t, Config{ModelsDir: models, LoadTimeout: 2 * time.Second})
+	waitReady(t, server)
+	if s := server.Status(); s.Restarts != 0 {
+		t.Errorf("it was started again: %+v", s)
+	}
+}
+
+// TestLongRunFolder: the kernel takes no name of a socket beyond 107 bytes, the Python backend none that a shell
+// would take apart, an operator any folder.
+func TestLongRunFolder(t *testing.T) {
+	runDir := filepath.Join(t.TempDir(), strings.Repeat("long ", 30), "100%25 #1? $(exit)")
+	server := start(t, Config{ModelsDir: oneModel(t, filepath.Join(t.TempDir(), "the models; all")), RunDir: runDir})
+	waitReady(t, server)
+	pool, err := tritonclient.New(tritonclient.Options{Replicas: []string{server.Address()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	if err := pool.ModelReady(t.Context(), "slow"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNextStartCleansUp: where the guard cannot, the next start ends the processes of a killed
+// gateway, a model's child with a session of its own too, and unlinks their shared memory. It leaves
+// a living gateway in the same run folder alone.
 func TestNextStartCleansUp(t *testing.T) {
 	runDir := t.TempDir()
 	models := oneModel(t, filepath.Join(runDir, "models"))
@@ -534,22 +752,11 @@ func TestNextStartCleansUp(t *testing.T) {
 		if err != nil || len(pids) != 3 {
 			t.Fatalf("processes %v (%v), want the server, its model and the model's child", pids, err)
 		}
-		for _, pid := range pids {
-			if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err != nil || strings.HasPrefix(string(name), "triton_python") {
-				// Stopped, it cannot clean up. It may end (the kernel sends SIGHUP to an orphaned
-				// group with stopped members) or survive.
-				if err := errors.Join(err, syscall.Kill(pid, syscall.SIGSTOP)); err != nil {
-					t.Fatal(err)
-				}
-			}
+		guard := guardOf(t, mark)
+		if err := syscall.Kill(guard, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
 		}
-	})
-	await(t, "the end of the server", func() bool {
-		pids, err := markedProcesses(mark)
-		return err == nil && !slices.ContainsFunc(pids, func(pid int) bool {
-			name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-			return strings.HasPrefix(string(name), "tritonserver")
-		})
+		t.Cleanup(func() { _ = syscall.Kill(guard, syscall.SIGKILL) })
 	})
 	if len(regions(t, prefix)) == 0 {
 		t.Fatal("no shared memory is left to unlink")
@@ -593,6 +800,7 @@ func TestStartErrors(t *testing.T) {
 		{"no wheel", Config{ModelsDir: models, Python: fake(`{"Version": "3.11", "Implementation": "cpython"}`)}, []string{"no nvidia-pytriton", "make venv"}},
 		{"broken wheel", Config{ModelsDir: models, Python: fake(`{"Version": "3.11", "Implementation": "cpython", "SitePackages": "/nowhere"}`)}, []string{"lacks its", "/nowhere", "0.7.0"}},
 		{"no models", Config{ModelsDir: t.TempDir(), Python: fake("")}, []string{"holds no model"}},
+		{"a model lacks", Config{ModelsDir: models, Needed: []string{"slow", "unet_tdm", "vae_decoder"}, Python: fake("")}, []string{"lacks unet_tdm, vae_decoder (unet_tdm/config.pbtxt is not there)", "--family"}},
 		{"no models folder", Config{ModelsDir: "/nowhere", Python: fake("")}, []string{"/nowhere"}},
 		{"none given", Config{Python: fake("")}, []string{"no models folder given"}},
 	} {

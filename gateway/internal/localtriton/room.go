@@ -18,8 +18,8 @@ func (e *UnfitError) Error() string { return e.What + ": " + e.Remedy }
 const (
 	// The run folder holds links, the log with the part before it, and what models put into their TMPDIR.
 	minRunRoom = 2*maxLogBytes + 4<<20
-	// What a model's process takes in /dev/shm: the Python backend's 1 MiB to begin with, 1 MiB more when its
-	// tensors do not fit (as measured with mini: 1.0 to 2.1 MiB a model).
+	// What a model's process takes in /dev/shm: 1 MiB to begin with, which is all that mini's take, and 1 MiB more
+	// when its tensors do not fit (shm-growth-byte-size of the Python backend).
 	minModelMemory = 2 << 20
 )
 

@@ -19,6 +19,8 @@ import (
 )
 
 const (
+	modelsLink = "models" // in the instance's folder
+
 	minBackoff = 500 * time.Millisecond
 	maxBackoff = 30 * time.Second
 	// A server that has served this long starts again with minBackoff.
@@ -58,7 +60,8 @@ func prepare(ctx context.Context, config Config, w wheel, in *instance) (launch,
 	links := map[string]string{
 		filepath.Join(backend, "libtriton_python.so"):            filepath.Join(w.backend, "libtriton_python.so"),
 		filepath.Join(backend, "triton_python_backend_utils.py"): filepath.Join(w.backend, "triton_python_backend_utils.py"),
-		stub: w.stub,
+		stub:                              w.stub,
+		filepath.Join(in.dir, modelsLink): config.ModelsDir,
 	}
 	// The stub embeds the interpreter as a shared library. The one that belongs to
 	// the environment comes first; only its own file is linked, so that nothing else
@@ -75,8 +78,9 @@ func prepare(ctx context.Context, config Config, w wheel, in *instance) (launch,
 		path: w.server,
 		dir:  in.dir,
 		arguments: []string{
-			"--model-repository=" + config.ModelsDir,
-			"--backend-directory=" + filepath.Join(in.dir, "backends"),
+			// Names in its working directory, for the Python backend hands them to a shell without quotes.
+			"--model-repository=" + modelsLink,
+			"--backend-directory=backends",
 			"--model-control-mode=none",
 			// What the configuration files say is what runs: Triton guesses nothing.
 			"--disable-auto-complete-config",
@@ -154,7 +158,7 @@ func (s *Server) supervise(started chan<- error) {
 			s.config.Logger.Error("local Triton: clean up", "error", err)
 		}
 	}()
-	backoff, wasReady := minBackoff, false
+	wasReady := false
 	for attempt := 1; ; attempt++ {
 		ready, lived, err := s.run(started)
 		started = nil
@@ -163,15 +167,11 @@ func (s *Server) supervise(started chan<- error) {
 			return // closed, or never started
 		}
 		wasReady = wasReady || ready
-		if lived >= healthyAfter {
-			backoff = minBackoff
-		}
 		s.config.Logger.Error("local Triton died", "error", exit, "lived", lived.Round(time.Millisecond))
 		s.update(func(status *Status) {
 			status.State, status.PID, status.LastExit = Restarting, 0, exit
 			status.Restarts++
-			s.since = time.Now()
-			s.backoff = backoff
+			s.since, s.backoff = time.Now(), s.nextBackoff(lived)
 		})
 		if !wasReady && attempt == maxFailedStarts {
 			s.mu.Lock()
@@ -179,15 +179,22 @@ func (s *Server) supervise(started chan<- error) {
 			s.mu.Unlock()
 			return
 		}
-		wait := time.NewTimer(backoff)
+		wait := time.NewTimer(s.backoff) // which this goroutine alone writes
 		select {
 		case <-wait.C:
 		case <-s.stopping:
 			wait.Stop()
 			return
 		}
-		backoff = min(2*backoff, maxBackoff)
 	}
+}
+
+// nextBackoff is how long a server that dies after it has lived so long waits for its next start.
+func (s *Server) nextBackoff(lived time.Duration) time.Duration {
+	if lived >= healthyAfter || s.backoff == 0 {
+		return minBackoff
+	}
+	return min(2*s.backoff, maxBackoff)
 }
 
 // run starts the server once and waits for its end. The error is an *ExitError when
@@ -235,7 +242,9 @@ func (s *Server) run(started chan<- error) (ready bool, lived time.Duration, err
 		}
 		s.update(func(status *Status) {
 			status.State = Ready
-			s.loadTime, s.since, s.answered = time.Since(s.since), time.Now(), time.Now()
+			// The slower of the latest starts, for one more may be as slow.
+			s.loadTime = max(time.Since(s.since), s.loadTime-s.loadTime/4)
+			s.since, s.answered = time.Now(), time.Now()
 		})
 	}
 	// What a request that an earlier server failed has asked for.
