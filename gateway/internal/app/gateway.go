@@ -209,10 +209,11 @@ func (g *gateway) noteModel(s tritonclient.ModelStatus) {
 
 // recovery is in how long the networks can be expected to be back, when they fail now.
 func (g *gateway) recovery() time.Duration {
+	expected := g.pool.Recovery()
 	if g.triton != nil {
-		return g.triton.Recovery()
+		expected = g.triton.Recovery()
 	}
-	return g.pool.Recovery()
+	return min(expected, time.Minute) // the SDKs take a longer one for none
 }
 
 // missing names what requests would have to wait for; nothing when every network can be called.

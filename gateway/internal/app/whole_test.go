@@ -463,7 +463,7 @@ func TestDoctorOfAnotherTokenizer(t *testing.T) {
 	if code != exitFailure || errOut != "facediffuser: not everything fits\n" {
 		t.Errorf("exit %d, stderr %q", code, errOut)
 	}
-	for _, want := range []string{`FAULT \[token_ids\] 127\.0\.0\.1:\d+ text_encoder input input_ids: found .*idx=49408.*, want ids up to 49408, `, "  1 fault  text_encoder ", "  ok       unet_tdm "} {
+	for _, want := range []string{`FAULT \[token_ids\] unix:///\S+/grpc:8001 text_encoder input input_ids: found .*idx=49408.*, want ids up to 49408, `, "  1 fault  text_encoder ", "  ok       unet_tdm "} {
 		if !regexp.MustCompile(want).MatchString(out) {
 			t.Errorf("no %q in %s", want, out)
 		}

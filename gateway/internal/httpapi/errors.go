@@ -66,7 +66,7 @@ var answers = map[kind]struct {
 	clientGone:       {499, "invalid_request_error", "the client closed the request", false}, // nginx's number; nobody is there to read it
 	internalError:    {http.StatusInternalServerError, "server_error", "internal error; the gateway's log has more under this answer's x-request-id", false},
 	shuttingDown:     {http.StatusServiceUnavailable, "server_error", "the gateway is shutting down", true},
-	notReady:         {http.StatusServiceUnavailable, "server_error", "the networks cannot be reached now; try again later", true},
+	notReady:         {http.StatusServiceUnavailable, "server_error", "the networks cannot be used now; try again later", true},
 	jobExpired:       {http.StatusGatewayTimeout, "server_error", "the pictures were not done within the time that the gateway allows", false},
 	notFinite: {http.StatusInternalServerError, "server_error",
 		"the networks computed values for this picture that are not numbers, twice; change the seed, the prompt or the guidance scale", false},
@@ -152,13 +152,14 @@ func uploadKind(k upload.Kind) kind {
 
 // transient says whether a failed call to a network says something of the
 // networks' state rather than of the call: the same request may work later, once
-// another server is asked or the failed one has been started again.
+// a server is back or one whose model fails has been started again.
 func transient(e *tritonclient.Error) bool {
 	switch e.Kind {
-	case tritonclient.InvalidArgument, tritonclient.PermissionDenied, tritonclient.Canceled, tritonclient.NotFinite:
-		return false
+	case tritonclient.Unavailable, tritonclient.DeadlineExceeded, tritonclient.BreakerOpen, tritonclient.Internal,
+		tritonclient.ResourceExhausted, tritonclient.NotFound: // a model that is not loaded (yet)
+		return true
 	}
-	return true
+	return false
 }
 
 // ErrorBody is the answer to a request that failed, and the data of a

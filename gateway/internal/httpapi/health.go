@@ -23,6 +23,6 @@ func (s *server) readyz(c *gin.Context) {
 		return
 	}
 	f := fault{kind: notReady, message: "not ready: " + strings.Join(missing, "; ")}
-	c.Header("Retry-After", "1")
+	c.Header("Retry-After", retryAfter(s.Recovery()))
 	s.answer(c, http.StatusServiceUnavailable, gin.H{"status": "not ready", "missing": missing, "error": f.body()})
 }

@@ -131,6 +131,11 @@ func isError(t testing.TB, resp *http.Response, data []byte, status int, param, 
 	if retry := resp.Header.Get("Retry-After") != ""; retry != (status == 429 || status == 503) {
 		t.Errorf("status %d with retry-after %q", status, resp.Header.Get("Retry-After"))
 	}
+	// What the same request would meet again; the SDKs try 408, 409, 429 and 5xx again unless this header forbids it.
+	final := code == "not_finite" || status >= 400 && status < 500 && status != 408 && status != 409 && status != 429
+	if got := resp.Header.Get("X-Should-Retry"); final != (got == "false") || !final && got != "" {
+		t.Errorf("status %d, code %s with x-should-retry %q", status, code, got)
+	}
 	return e
 }
 
@@ -500,6 +505,8 @@ func TestFailuresOfJobs(t *testing.T) {
 		"unavailable": {network(tritonclient.Unavailable), 503, "networks_unavailable"},
 		"breaker":     {network(tritonclient.BreakerOpen), 503, "networks_unavailable"},
 		"slow":        {network(tritonclient.DeadlineExceeded), 503, "networks_unavailable"},
+		"internal":    {network(tritonclient.Internal), 503, "networks_unavailable"},
+		"NaN":         {network(tritonclient.NotFinite), 500, "not_finite"},
 		"bad shape":   {network(tritonclient.BadResponse), 500, "internal_error"},
 		"unlisted":    {errors.New("secret detail"), 500, "internal_error"},
 		"panic":       {nil, 500, "internal_error"},
@@ -517,6 +524,9 @@ func TestFailuresOfJobs(t *testing.T) {
 				// Nothing has been sent when the first step fails: a stream's failure is an ordinary one.
 				resp, data := g.json(t, "/v1/images/generations", fmt.Sprintf(`{"prompt": "a", "stream": %v}`, stream))
 				e := isError(t, resp, data, c.status, "", c.code)
+				if after := resp.Header.Get("Retry-After"); c.status == 503 && after != "8" { // 7.2 s, as the supervisor has it
+					t.Errorf("retry-after %q, want 8", after)
+				}
 				if strings.Contains(e.Message, "secret") || strings.Contains(e.Message, "10.0.0.7") {
 					t.Errorf("a client is told %q", e.Message)
 				}
