@@ -42,6 +42,7 @@ func Conformance(t *testing.T, target Target) {
 	t.Run("RepositoryIndex", c.repositoryIndex)
 	t.Run("FP32", c.fp32)
 	t.Run("FP16", c.fp16)
+	t.Run("Finite", c.finite)
 	t.Run("INT64", c.int64)
 	t.Run("LargeMessages", c.largeMessages)
 	t.Run("RequestedOutputs", c.requestedOutputs)
@@ -230,6 +231,27 @@ func (c conformance) fp32(t *testing.T) {
 			}
 		}
 		response.Release()
+	}
+}
+
+// finite: what the model computes beyond the numbers of its datatype arrives as it is, and is refused where the
+// caller wants numbers.
+func (c conformance) finite(t *testing.T) {
+	large := []float32{math.MaxFloat32, 1}
+	inputs := []tritonclient.Tensor{tritonclient.Float32("a", tritonclient.FP32, []int64{1, 2}, large), tritonclient.Float32("b", tritonclient.FP32, []int64{1, 2}, large)}
+	for output, want := range map[string]string{"sum": "+Inf among the values of output sum (value 0 of 2)", "difference": ""} {
+		_, err := c.pool.Infer(t.Context(), tritonclient.Request{Model: "add", Inputs: inputs, Outputs: []tritonclient.Output{{Name: output, Finite: true}}})
+		if want == "" && err != nil || want != "" && (!errors.Is(err, tritonclient.NotFinite) || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %q", output, err, want)
+		}
+	}
+	half := tritonclient.Float32("x", tritonclient.FP16, []int64{1, 4}, []float32{1, 70000, 2, 3})
+	_, err := c.pool.Infer(t.Context(), tritonclient.Request{Model: "echo_fp16", Inputs: []tritonclient.Tensor{half}, Outputs: []tritonclient.Output{{Name: "y", Finite: true}}})
+	if !errors.Is(err, tritonclient.NotFinite) || !strings.Contains(err.Error(), "+Inf among the values of output y (value 1 of 4)") {
+		t.Errorf("70000, which no FP16 holds: %v", err)
+	}
+	if s := c.pool.Replicas()[0]; !s.Usable() || s.Breaker != "closed" {
+		t.Errorf("afterwards the replica is %+v", s)
 	}
 }
 

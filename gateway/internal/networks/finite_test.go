@@ -59,7 +59,9 @@ func TestNoNetworkPassesOnWhatIsNotFinite(t *testing.T) {
 	const tokens, width, latent = 77, 768, 4 * 64 * 64
 	state := make([]float32, tokens*width)
 	calls := map[string]func(context.Context, *Networks) ([]float32, error){
-		"text_encoder": func(ctx context.Context, n *Networks) ([]float32, error) { return n.EncodeText(ctx, make([]int64, tokens)) },
+		"text_encoder": func(ctx context.Context, n *Networks) ([]float32, error) {
+			return n.EncodeText(ctx, make([]int64, tokens))
+		},
 		"image_encoder": func(ctx context.Context, n *Networks) ([]float32, error) {
 			return n.EncodeImage(ctx, make([]float32, 3*224*224))
 		},
