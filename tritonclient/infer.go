@@ -80,6 +80,7 @@ func (p *Pool) Infer(ctx context.Context, request Request) (*Response, error) {
 	var response *Response
 	err := p.do(ctx, "ModelInfer", request.Model, func(ctx context.Context, r *replica) error {
 		answer := new(inferResponse)
+		r.models.begin(request.Model)
 		began := time.Now()
 		err := r.conn.Invoke(ctx, inference.GRPCInferenceService_ModelInfer_FullMethodName, message, answer)
 		if caller.Err() == nil { // else it says how long the caller would wait

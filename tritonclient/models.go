@@ -35,6 +35,7 @@ type modelState struct {
 	suspected bool
 	failures  int
 	out       error         // of the canary for which it gets no calls
+	next      time.Time     // when one call is let through all the same
 	usual     time.Duration // what the slowest of its latest calls took
 	limit     time.Duration // what its callers give a call; 0 if they do not say
 }
@@ -92,6 +93,23 @@ func (m *models) refusal(model string) error {
 		return fmt.Errorf("%d calls of it have failed in a row, the last one with: %s", s.failures, message(s.out))
 	}
 	return nil
+}
+
+// admits says whether a call may be sent: the model is not out, or it is time to let one through.
+func (m *models) admits(model string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.known[model]
+	return s == nil || s.out == nil || !time.Now().Before(s.next)
+}
+
+// begin is told that a call is sent.
+func (m *models) begin(model string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s := m.known[model]; s != nil && s.out != nil {
+		s.next = time.Now().Add(halfOpenAfter)
+	}
 }
 
 // forget starts the count of failures again, for a server that has come back. A model that
@@ -167,6 +185,9 @@ func (m *models) try(ctx context.Context, model string) {
 			break
 		}
 		s.failures++
+		if s.out == nil {
+			s.next = time.Now().Add(halfOpenAfter)
+		}
 		s.out = err
 		told.Failures, told.Err = s.failures, err
 	}

@@ -132,6 +132,33 @@ func TestModelComesBack(t *testing.T) {
 	}
 }
 
+// TestModelThatTakesNoZeros: one real call is let through every halfOpenAfter, and brings the model back.
+func TestModelThatTakesNoZeros(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, _, _ := tried(t, func(context.Context) error { return errStub })
+		m.note("unet", time.Second, 0, errStub)
+		synctest.Wait()
+		for i := range 3 {
+			if m.admits("unet") {
+				t.Fatalf("%d: a call is let through at once", i)
+			}
+			time.Sleep(halfOpenAfter - time.Millisecond)
+			if m.admits("unet") {
+				t.Fatalf("%d: a call is let through too early", i)
+			}
+			time.Sleep(time.Millisecond)
+			if !m.admits("unet") || m.refusal("unet") == nil {
+				t.Fatalf("%d: admitted %v, refusal %v; want a call let through, and not ready", i, m.admits("unet"), m.refusal("unet"))
+			}
+			m.begin("unet")
+		}
+		m.note("unet", time.Second, 0, nil)
+		if !m.admits("unet") || m.refusal("unet") != nil {
+			t.Error("a call that works does not bring it back")
+		}
+	})
+}
+
 // TestCanaryTimeout: as a multiple of what calls of the model take, within bounds; never more than its callers give it.
 func TestCanaryTimeout(t *testing.T) {
 	for _, c := range []struct {

@@ -49,7 +49,8 @@ import (
 // that used up its own timeout, is a suspicion. Canaries, calls of one row of zeros, decide it,
 // so that an input which no replica can take puts nothing out of use: when a canary fails too,
 // the model of that replica gets no calls (BreakerOpen) and is not ready; when one works, or any
-// other call does, it is back. A canary may take canaryFactor times what calls of that model
+// other call does, it is back. Should the model take calls but no zeros, one call is let through
+// every halfOpenAfter. A canary may take canaryFactor times what calls of that model
 // took lately.
 const (
 	canaryInterval   = 500 * time.Millisecond

@@ -170,7 +170,7 @@ func (r *replica) refusal(model string) *Error {
 	if r.breaker.Load().State() == gobreaker.StateOpen {
 		return &Error{Replica: r.address, Kind: BreakerOpen, Err: gobreaker.ErrOpenState}
 	}
-	if why := r.models.refusal(model); why != nil {
+	if why := r.models.refusal(model); why != nil && !r.models.admits(model) {
 		return &Error{Replica: r.address, Kind: BreakerOpen, Err: why}
 	}
 	return nil
