@@ -264,7 +264,7 @@ func (s *Server) Recovery() time.Duration {
 		if passed < start {
 			return start - passed
 		}
-		return max(passed-start, time.Second) // late, and perhaps as late again
+		return max(passed-start, start/2) // late, and perhaps as late again
 	case Restarting:
 		return max(s.backoff-passed, 0) + start
 	}

@@ -84,7 +84,7 @@ func TestFullDiskIsExplained(t *testing.T) {
 	if !errors.As(err, &unfit) || !strings.Contains(err.Error(), "the run folder /run/x is on a full disk: it does not take state.json (no space left on device)") {
 		t.Errorf("%v", err)
 	}
-	if other := errors.New("other"); explain(other, "/run/x") != other {
+	if other := errors.New("other"); errors.As(explain(other, "/run/x"), &unfit) {
 		t.Error("another error was changed")
 	}
 }
