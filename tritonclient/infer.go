@@ -83,7 +83,7 @@ func (p *Pool) Infer(ctx context.Context, request Request) (*Response, error) {
 		r.models.begin(request.Model)
 		began := time.Now()
 		err := r.conn.Invoke(ctx, inference.GRPCInferenceService_ModelInfer_FullMethodName, message, answer)
-		if caller.Err() == nil { // else it says how long the caller would wait
+		if !gaveUp(caller, ctx, err) {
 			r.models.note(request.Model, time.Since(began), request.Timeout, err)
 		}
 		if err == nil {
@@ -100,6 +100,18 @@ func (p *Pool) Infer(ctx context.Context, request Request) (*Response, error) {
 		return nil, err
 	}
 	return response, nil
+}
+
+// gaveUp says whether a call failed because of how long its caller would wait, which says nothing
+// of the model: not by the deadline of ctx, which is the request's own if that is earlier.
+func gaveUp(caller, ctx context.Context, err error) bool {
+	if caller.Err() != nil {
+		return true
+	}
+	patience, limited := caller.Deadline()
+	deadline, _ := ctx.Deadline()
+	// gRPC may find a deadline to have passed before the context does.
+	return err != nil && kindOf(err) == DeadlineExceeded && limited && !deadline.Before(patience)
 }
 
 func (r Request) header() *inference.ModelInferRequest {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -25,11 +26,16 @@ var (
 // tried is a set of models whose canaries answer what answer says, in virtual time.
 func tried(t *testing.T, answer func(ctx context.Context) error) (*models, *atomic.Int64, *[]ModelStatus) {
 	var canaries atomic.Int64
+	var mu sync.Mutex
 	var told []ModelStatus
 	m := newModels("replica", func(ctx context.Context, _ string) error {
 		canaries.Add(1)
 		return answer(ctx)
-	}, func(s ModelStatus) { told = append(told, s) })
+	}, func(s ModelStatus) {
+		mu.Lock()
+		defer mu.Unlock()
+		told = append(told, s)
+	})
 	ctx, cancel := context.WithCancel(context.Background())
 	go m.watch(ctx)
 	t.Cleanup(func() { cancel(); synctest.Wait() })

@@ -41,6 +41,7 @@ func playFull(what string) error {
 // TestNoRoom causes a full disk and a small /dev/shm in namespaces of their own, which need no privilege where the
 // kernel lets users make them.
 func TestNoRoom(t *testing.T) {
+	interpreter := python(t)
 	models := oneModel(t, t.TempDir())
 	for what, wants := range map[string][]string{
 		"disk":   {"is on a full disk: it has 1.0 MiB left, but its log alone may take 16.0 MiB", "--run-dir"},
@@ -49,7 +50,7 @@ func TestNoRoom(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			command := exec.Command(os.Args[0], "-test.run=^$")
-			command.Env = append(os.Environ(), fullVariable+"="+what, "LOCALTRITON_TEST_DIR="+t.TempDir(), "LOCALTRITON_TEST_MODELS="+models)
+			command.Env = append(os.Environ(), fullVariable+"="+what, "LOCALTRITON_TEST_DIR="+t.TempDir(), "LOCALTRITON_TEST_MODELS="+models, "FACEDIFFUSER_PYTHON="+interpreter)
 			command.SysProcAttr = &syscall.SysProcAttr{
 				Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
 				UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
