@@ -134,7 +134,8 @@ def export(
             (out / "models" / row.name / "config.pbtxt").write_text(config, encoding="utf-8")
     else:
         configs.write(out, sizes, text)
-    sums.write(out / "models")
+    for back_end in GRAPHS[precision]:
+        sums.write(out / triton.FOLDERS[back_end])
     write_description(out, text)
     return "\n".join(table)
 

@@ -236,6 +236,7 @@ def test_all_back_ends_get_their_files(converted):
     made = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()}
     files = {f"{folder}/{model}/1/model.onnx{end}" for folder in FILES for model in MODELS for end in ("", ".data")}
     files |= {f"{folder}/{model}/config.pbtxt" for folder in (*FILES, "tensorrt") for model in MODELS}
+    files |= {f"{folder}/SHA256SUMS" for folder in FILES}
     files |= {f"models/{model}/1/model.py" for model in MODELS}
     files |= {f"tokenizer/{name}" for name in ("vocab.json", "merges.txt", "tokenizer_config.json")}
     assert made == files | {"models/onnx_model.py", "profiles.json", "pipeline.json", "WEIGHTS.md"}

@@ -171,9 +171,10 @@ def test_the_folder_is_what_triton_and_the_gateway_load(exported, tmp_path):
         assert (out / "models" / name / "1" / "model.py").resolve() == (out / "models" / "onnx_model.py").resolve()
     description = json.loads((out / "pipeline.json").read_text())
     assert description["weights_sha256"] == weights_sha256(out / "models")
-    summed = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=out / "models", capture_output=True, text=True)
+    check = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
+    summed = subprocess.run(check, cwd=out / "models", capture_output=True, text=True, check=True).stdout
     files = {str(path.relative_to(out / "models")) for path in (out / "models").glob("*/1/*.onnx*")}
-    assert summed.returncode == 0 and {line.split(":")[0] for line in summed.stdout.splitlines()} == files
+    assert {line.split(":")[0] for line in summed.splitlines()} == files
     assert description["created"] == 1_700_000_000 and description["object_resolution"] == 128
     assert description["person_nouns"] == PERSON_NOUNS and "vocabulary" not in description
     shutil.copytree(out / "models", tmp_path / "models", symlinks=True)

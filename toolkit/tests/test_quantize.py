@@ -14,7 +14,7 @@ from PIL import Image
 
 from toolkit.__main__ import main
 from toolkit.errors import InputError
-from toolkit.export import onnx_file, tensorrt
+from toolkit.export import onnx_file, sums, tensorrt
 from toolkit.export.description import DEFAULTS, INPUT_FIDELITY, PERSON_NOUNS, SCHEDULE_KEYS, weights_sha256
 from toolkit.export.networks import halve, networks
 from toolkit.models import TINY, new_family, write_tokenizer
@@ -39,6 +39,7 @@ def family(tmp_path_factory):
             shutil.copyfile(folder / "onnxruntime" / "unet_tdm" / "1" / "model.onnx", path)
         else:
             onnx_file.write(halve(network), path, TINY, "fp16")
+    sums.write(folder / "onnxruntime")
     write_tokenizer(folder / "tokenizer")
     for path in (*OTHERS, *CONFIGS):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -254,7 +255,8 @@ def test_the_rest_of_the_family_is_copied_and_its_identity_is_new(family, quanti
     assert {name for name in made if not name.startswith("comparison/")} == files - set(OTHERS)
     for name in CONFIGS:
         assert (quantized / name).read_text() == f"{name} {after['weights_sha256']}"
-    new = {"pipeline.json", "profiles.json", *CONFIGS, *(unet(family, name).relative_to(family).as_posix() for name in UNETS)}
+    unets = {unet(family, name).relative_to(family).as_posix() for name in UNETS}
+    new = {"pipeline.json", "profiles.json", "onnxruntime/SHA256SUMS", *CONFIGS, *unets}
     for name in files - set(OTHERS):
         assert ((quantized / name).read_bytes() == (family / name).read_bytes()) == (name not in new), name
 
