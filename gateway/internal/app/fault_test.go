@@ -181,6 +181,124 @@ func TestModelHangs(t *testing.T) {
 	}
 }
 
+// misbehaving is mini, two of whose models do wrong while a file is there: vae_decoder answers with NaN while odd is,
+// unet_tdm answers nothing while stuck is.
+func misbehaving(t *testing.T) (family, odd, stuck string) {
+	t.Helper()
+	in := likeMini(t)
+	code := string(read(t, filepath.Join(mini, "models/onnx_model.py")))
+	odd, stuck = in("odd"), in("stuck")
+	for model, wrong := range map[string]string{
+		"vae_decoder": fmt.Sprintf(`
+    if os.path.exists(%q):
+        return [pb_utils.InferenceResponse([_tensor("image", np.full((1, 3, 128, 128), np.nan, np.float32))]) for _ in requests]
+`, odd),
+		"unet_tdm": fmt.Sprintf(`
+    while os.path.exists(%q):
+        time.sleep(0.05)
+`, stuck),
+	} {
+		own(t, in, model+"/1")
+		replace(t, in("models/"+model+"/1/model.py"), []byte(code+`
+
+import time
+
+_right = TritonPythonModel.execute
+
+
+def _wrong(self, requests):`+wrong+`    return _right(self, requests)
+
+
+TritonPythonModel.execute = _wrong
+`))
+	}
+	return in("."), odd, stuck
+}
+
+// TestModelsMisbehave: on a real Triton, NaN is an error of the picture alone, and a model that waits for ever in its own
+// code is found by calls and canaries that use up their time.
+func TestModelsMisbehave(t *testing.T) {
+	env := environment(t)
+	settings := config.Default()
+	family, odd, stuck := misbehaving(t)
+	settings.Family, settings.Python, settings.RunDir, settings.Listen = family, env("FACEDIFFUSER_PYTHON"), t.TempDir(), "127.0.0.1:0"
+	settings.StepTimeout = 5 * time.Second
+	log := &lineWriter{want: regexp.MustCompile(`$^`)}
+	g, err := startGateway(t.Context(), &settings, streams{env, io.Discard, log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := g.stop(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := g.waitReady(t.Context(), func(string) {}); err != nil {
+		t.Fatalf("%v\n%s", err, log)
+	}
+	ask := func() (*http.Response, string) {
+		t.Helper()
+		request, err := newClient(g.url()).request(t.Context(), order{fields: map[string]string{"prompt": "a man in the city", "num_inference_steps": "2"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := newClient("").http.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		body, err := io.ReadAll(response.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return response, string(body)
+	}
+	exist := func(name string) {
+		t.Helper()
+		if err := os.WriteFile(name, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	exist(odd)
+	for range 5 { // more than would open a breaker
+		r, body := ask()
+		if r.StatusCode != http.StatusInternalServerError || !strings.Contains(body, `"code":"not_finite"`) || r.Header.Get("X-Should-Retry") != "false" || r.Header.Get("Retry-After") != "" {
+			t.Fatalf("%s: %s, %v", r.Status, body, r.Header)
+		}
+		if missing := g.missing(t.Context()); missing != nil {
+			t.Fatalf("not ready: %v", missing)
+		}
+	}
+	remove(t, odd)
+	if r, body := ask(); r.StatusCode != http.StatusOK {
+		t.Fatalf("after NaN: %s: %s", r.Status, body)
+	}
+	if s := g.triton.Status(); s.Restarts != 0 {
+		t.Errorf("NaN had Triton started again: %+v", s)
+	}
+
+	exist(stuck)
+	if r, body := ask(); r.StatusCode != http.StatusServiceUnavailable || r.Header.Get("Retry-After") == "" {
+		t.Fatalf("%s: %s, %v", r.Status, body, r.Header)
+	}
+	for began := time.Now(); g.triton.Status().Restarts == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Since(began) > time.Minute {
+			t.Fatalf("it is not started again\n%s", log)
+		}
+	}
+	if s := g.triton.Status(); !strings.Contains(fmt.Sprint(s.LastExit), "calls of its model unet_tdm failed in a row") {
+		t.Errorf("started again because %v", s.LastExit)
+	}
+	remove(t, stuck)
+	if err := g.waitReady(t.Context(), func(string) {}); err != nil {
+		t.Fatalf("%v\n%s", err, log)
+	}
+	if r, body := ask(); r.StatusCode != http.StatusOK {
+		t.Fatalf("after the restart: %s: %s", r.Status, body)
+	}
+}
+
 // TestKilledProgramLeavesNothing kills the program itself while one of its models hangs.
 func TestKilledProgramLeavesNothing(t *testing.T) {
 	env := environment(t)
