@@ -43,7 +43,7 @@ const (
 
 // Kinds are all of them, as labels of a metric.
 func Kinds() []Kind {
-	return []Kind{Unavailable, BreakerOpen, DeadlineExceeded, Canceled, InvalidArgument, NotFound, ResourceExhausted, PermissionDenied, Internal, BadResponse}
+	return []Kind{Unavailable, BreakerOpen, DeadlineExceeded, Canceled, InvalidArgument, NotFound, ResourceExhausted, PermissionDenied, Internal, BadResponse, NotFinite}
 }
 
 func (k Kind) Error() string { return strings.ReplaceAll(string(k), "_", " ") }
