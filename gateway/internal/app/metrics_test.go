@@ -35,7 +35,7 @@ func TestNetworkCallsAreCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := testutil.CollectAndCount(metrics.NetworkFailures); n != 2*2*10 {
-		t.Errorf("%d series of failures before any call, want 40: two models, two replicas, ten kinds", n)
+		t.Errorf("%d series of failures before any call, want 44: two models, two replicas, eleven kinds", n)
 	}
 	if n := testutil.CollectAndCount(metrics.NetworkSeconds); n != 2 {
 		t.Errorf("%d series of seconds before any call, want one a model", n)
@@ -59,8 +59,8 @@ func TestNetworkCallsAreCounted(t *testing.T) {
 			t.Errorf("%v failures %s on %s, want %v", n, c.kind, c.replica, c.want)
 		}
 	}
-	if n := testutil.CollectAndCount(metrics.NetworkFailures); n != 40 {
-		t.Errorf("%d series of failures after calls, want 40 as before", n)
+	if n := testutil.CollectAndCount(metrics.NetworkFailures); n != 44 {
+		t.Errorf("%d series of failures after calls, want 44 as before", n)
 	}
 	<-noted // the log says that the server came
 }
