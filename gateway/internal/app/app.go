@@ -70,7 +70,7 @@ API, and a command line.`,
 		PersistentPreRun:  func(*cobra.Command, []string) { running = true },
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
-	root.AddCommand(serveCommand(s), generateCommand(s), doctorCommand(s), healthcheckCommand(s), versionCommand(s))
+	root.AddCommand(serveCommand(s), generateCommand(s), doctorCommand(s), keysCommand(s), healthcheckCommand(s), versionCommand(s))
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

@@ -62,6 +62,15 @@ func TestUsageFaults(t *testing.T) {
 		{[]string{"doctor", "now"}, `unknown command "now" for "facediffuser doctor"`},
 		{[]string{"doctor", "--triton", "gpu-0", "--step-timeout", "0s"}, "the configuration is wrong:\ntriton: must be host:port, not \"gpu-0\"\nstep-timeout: must be"},
 		{[]string{"doctor", "--triton", "gpu-0:8001", "--family", "nowhere"}, "--family: stat nowhere: no such file or directory"},
+		{[]string{"keys"}, "say what to do: create, list or revoke"},
+		{[]string{"keys", "list"}, "--keys-file (or FACEDIFFUSER_KEYS_FILE) must name the file of keys"},
+		{[]string{"keys", "list", "--keys-file", "gone.json"}, "open gone.json: no such file or directory; `facediffuser keys create` makes it"},
+		{[]string{"keys", "create", "--keys-file", "k.json"}, `name must be 1 to 64 letters, digits and . _ @ -, not ""`},
+		{[]string{"keys", "create", "--keys-file", "k.json", "--name", "a", "--scopes", "write"}, `scope "write" is none of generate, read and admin`},
+		{[]string{"keys", "create", "--keys-file", "no/k.json", "--name", "a"}, "open no: no such file or directory"},
+		{[]string{"keys", "revoke", "--keys-file", "k.json", "bob"}, `k.json has no key "bob"`},
+		{[]string{"keys", "revoke"}, "accepts 1 arg(s), received 0"},
+		{[]string{"serve", "--listen", "0.0.0.0:8080"}, "listen: 0.0.0.0:8080 can be reached from other machines, and without keys"},
 		{[]string{"generate"}, "a prompt is missing"},
 		{[]string{"generate", "a", "woman"}, `2 prompts; quote the prompt: "a woman"`},
 		{[]string{"generate", "--subject", "nobody.png", "a woman <|image|>"}, "open nobody.png: no such file or directory"},
@@ -87,7 +96,7 @@ func TestUsageFaults(t *testing.T) {
 }
 
 func TestHelpAndVersion(t *testing.T) {
-	for _, args := range [][]string{{"--help"}, {"serve", "--help"}, {"generate", "--help"}, {"doctor", "--help"}, {"healthcheck", "--help"}, {"version"}, {"completion", "bash"}} {
+	for _, args := range [][]string{{"--help"}, {"serve", "--help"}, {"generate", "--help"}, {"doctor", "--help"}, {"healthcheck", "--help"}, {"keys", "--help"}, {"version"}, {"completion", "bash"}} {
 		code, out, errOut := program(t, nil, args...)
 		if code != exitOK || !strings.Contains(out, "facediffuser") || errOut != "" {
 			t.Errorf("%q: exit %d, stdout %q, stderr %q", args, code, out, errOut)
@@ -152,6 +161,19 @@ func TestAddressInUse(t *testing.T) {
 	}
 }
 
+// TestAdminAddressInUse: a second gateway is told what to do.
+func TestAdminAddressInUse(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	code, _, errOut := program(t, map[string]string{"FACEDIFFUSER_FAMILY": mini}, "serve", "--listen", "127.0.0.1:0", "--admin-listen", taken.Addr().String())
+	if code != exitFailure || !strings.Contains(errOut, "address already in use (is another gateway running? --admin-listen takes another address, or off)") {
+		t.Errorf("exit %d, stderr %q", code, errOut)
+	}
+}
+
 func TestNoEnvironment(t *testing.T) {
 	env := map[string]string{"FACEDIFFUSER_FAMILY": mini, "FACEDIFFUSER_PYTHON": "/nowhere/python", "FACEDIFFUSER_RUN_DIR": t.TempDir()}
 	code, _, errOut := program(t, env, "serve", "--listen", "127.0.0.1:0")
@@ -210,10 +232,16 @@ func TestExitCode(t *testing.T) {
 
 var update = flag.Bool("update", false, "rewrite the table of flags in the documentation")
 
-// TestDocumentation holds docs/command-line.md to the flags of generate and doctor.
+// TestDocumentation holds docs/command-line.md to the flags of generate, doctor and keys create.
 func TestDocumentation(t *testing.T) {
 	const file = "../../../docs/command-line.md"
-	for _, c := range []*cobra.Command{generateCommand(streams{}), doctorCommand(streams{})} {
+	commands := []*cobra.Command{generateCommand(streams{}), doctorCommand(streams{})}
+	for _, c := range keysCommand(streams{}).Commands() {
+		if c.Name() == "create" {
+			commands = append(commands, c)
+		}
+	}
+	for _, c := range commands {
 		begin, end := "<!-- flags of "+c.Name()+" -->\n", "<!-- /flags of "+c.Name()+" -->\n"
 		var b strings.Builder
 		b.WriteString("| flag | default | |\n|---|---|---|\n")
@@ -270,7 +298,7 @@ func TestGreeting(t *testing.T) {
 			t.Fatal(err)
 		}
 		var out bytes.Buffer
-		(&gateway{settings: &settings, family: served, listener: l}).greet(&out)
+		(&gateway{settings: &settings, family: served, public: &front{listener: l}}).greet(&out)
 		if text := out.String(); !strings.Contains(text, "ready on "+want+" (") || !strings.Contains(text, "curl -s "+want+"/v1/images/") {
 			t.Errorf("%q lacks %s", text, want)
 		}

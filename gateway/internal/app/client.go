@@ -26,14 +26,18 @@ import (
 // client asks a gateway for pictures over its HTTP API, as any other program would.
 type client struct {
 	base string // URL without a path
+	key  string // API key; "" for none
 	http *http.Client
 }
 
+// apiKey is the variable that holds the API key of a client. It is no setting: on a command line or in a file others could read it.
+const apiKey = "FACEDIFFUSER_API_KEY"
+
 // newClient has a connection for every request: a command makes two, and leaves none open.
-func newClient(base string) client {
+func newClient(base, key string) client {
 	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:errcheck // documented to be one
 	transport.DisableKeepAlives = true
-	return client{base, &http.Client{
+	return client{base, key, &http.Client{
 		Transport: transport,
 		// A redirected POST would arrive as a GET, or with a body that is sent twice.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -90,6 +94,7 @@ type apiError struct {
 	Message string `json:"message"`
 	Type    string `json:"type"`
 	Param   string `json:"param"`
+	Code    string `json:"code"`
 }
 
 func (e *apiError) Error() string { return e.Message }
@@ -110,6 +115,12 @@ func (c client) identify(ctx context.Context) (httpapi.Capabilities, error) {
 	if a.StatusCode == http.StatusOK && json.Unmarshal(a.text, &capabilities) == nil && len(capabilities.Families) > 0 {
 		return capabilities, nil
 	}
+	var body struct {
+		Error *apiError `json:"error"`
+	}
+	if a.StatusCode == http.StatusUnauthorized && json.Unmarshal(a.text, &body) == nil && body.Error != nil && body.Error.Code == "invalid_api_key" {
+		return capabilities, usagef("%s: %w (%s holds the key)", c.shown(), body.Error, apiKey)
+	}
 	return capabilities, fmt.Errorf("%s is not a Face-Diffuser gateway (%s)%s", c.shown(), a.Status, c.met(ctx, a))
 }
 
@@ -120,9 +131,9 @@ type answer struct {
 }
 
 func (c client) get(ctx context.Context, path string) (answer, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+path, nil)
+	request, err := c.newRequest(ctx, http.MethodGet, path, nil)
 	if err != nil {
-		return answer{}, usageError{err}
+		return answer{}, err
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
@@ -195,6 +206,17 @@ func (c client) met(ctx context.Context, a answer) string {
 	return ""
 }
 
+func (c client) newRequest(ctx context.Context, method, path string, body io.Reader) (*http.Request, error) {
+	request, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	if c.key != "" {
+		request.Header.Set("Authorization", "Bearer "+c.key)
+	}
+	return request, nil
+}
+
 // stream sends the order and hands every event of the answer to handle, until the last one or handle's first error.
 func (c client) stream(ctx context.Context, o order, handle func(notice) error) error {
 	request, err := c.request(ctx, o)
@@ -243,9 +265,9 @@ func (c client) request(ctx context.Context, o order) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+path, nil)
+	request, err := c.newRequest(ctx, http.MethodPost, path, nil)
 	if err != nil {
-		return nil, usageError{err}
+		return nil, err
 	}
 	for _, part := range body {
 		request.ContentLength += part.Size()

@@ -278,7 +278,7 @@ func TestUploadIsNotHeld(t *testing.T) {
 	defer s.file.Close()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	request, err := newClient("http://127.0.0.1").request(t.Context(), o)
+	request, err := newClient("http://127.0.0.1", "").request(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,5 +9,6 @@
 //	client.go       a picture through the HTTP API
 //	progress.go     what generate shows while it works
 //	doctor.go       facediffuser doctor
+//	keys.go         facediffuser keys
 //	healthcheck.go  facediffuser healthcheck
 package app

@@ -133,11 +133,11 @@ func TestModelHangs(t *testing.T) {
 	}
 	ask := func() *http.Response {
 		t.Helper()
-		request, err := newClient(g.url()).request(t.Context(), order{fields: map[string]string{"prompt": "a man in the city", "num_inference_steps": "2"}})
+		request, err := newClient(g.url(), "").request(t.Context(), order{fields: map[string]string{"prompt": "a man in the city", "num_inference_steps": "2"}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		response, err := newClient("").http.Do(request)
+		response, err := newClient("", "").http.Do(request)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -165,13 +165,13 @@ func TestModelHangs(t *testing.T) {
 		}
 		if waits == 1 { // while the first one waits
 			unready := time.Now()
-			for len(g.missing(t.Context())) == 0 {
+			for len(g.missing()) == 0 {
 				if time.Since(unready) > 10*time.Second {
 					t.Fatalf("/readyz says that all is ready\n%s", log)
 				}
 				time.Sleep(10 * time.Millisecond)
 			}
-			t.Logf("not ready after %v: %v", time.Since(stopped), g.missing(t.Context()))
+			t.Logf("not ready after %v: %v", time.Since(stopped), g.missing())
 		}
 		time.Sleep(time.Duration(after) * time.Second)
 	}
@@ -238,11 +238,11 @@ func TestModelsMisbehave(t *testing.T) {
 	}
 	ask := func() (*http.Response, string) {
 		t.Helper()
-		request, err := newClient(g.url()).request(t.Context(), order{fields: map[string]string{"prompt": "a man in the city", "num_inference_steps": "2"}})
+		request, err := newClient(g.url(), "").request(t.Context(), order{fields: map[string]string{"prompt": "a man in the city", "num_inference_steps": "2"}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		response, err := newClient("").http.Do(request)
+		response, err := newClient("", "").http.Do(request)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -266,7 +266,7 @@ func TestModelsMisbehave(t *testing.T) {
 		if r.StatusCode != http.StatusInternalServerError || !strings.Contains(body, `"code":"not_finite"`) || r.Header.Get("X-Should-Retry") != "false" || r.Header.Get("Retry-After") != "" {
 			t.Fatalf("%s: %s, %v", r.Status, body, r.Header)
 		}
-		if missing := g.missing(t.Context()); missing != nil {
+		if missing := g.missing(); missing != nil {
 			t.Fatalf("not ready: %v", missing)
 		}
 	}

@@ -12,14 +12,18 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 
 	"github.com/facediffuser/facediffuser/gateway/internal/config"
 	"github.com/facediffuser/facediffuser/gateway/internal/family"
 	"github.com/facediffuser/facediffuser/gateway/internal/httpapi"
 	"github.com/facediffuser/facediffuser/gateway/internal/job"
+	"github.com/facediffuser/facediffuser/gateway/internal/keys"
 	"github.com/facediffuser/facediffuser/gateway/internal/localtriton"
 	"github.com/facediffuser/facediffuser/gateway/internal/networks"
 	"github.com/facediffuser/facediffuser/gateway/internal/picture"
@@ -40,14 +44,26 @@ type gateway struct {
 	pool     *tritonclient.Pool
 	pipeline *pipeline.Pipeline
 	runner   *job.Runner
+	metrics  *telemetry.Metrics
+	keys     *keys.Ring     // nil: none are needed
+	public   *front         // the API
+	admin    *front         // nil: there is none
+	failed   chan error     // a server's end, if it ends by itself
+	lacks    atomic.Value   // []lack, as ask found last
+	watch    sync.WaitGroup // what follows the networks and the keys
+	unwatch  context.CancelFunc
+}
+
+// front is one listener with its server.
+type front struct {
 	listener net.Listener
 	server   *http.Server
-	failed   chan error // the HTTP server's end, if it ends by itself
 }
 
 // startGateway puts the parts together and listens. Requests are answered at once, with 503 until the networks are ready.
 func startGateway(ctx context.Context, settings *config.Config, s streams) (g *gateway, err error) {
-	g = &gateway{settings: settings, failed: make(chan error, 1)}
+	g = &gateway{settings: settings, failed: make(chan error, 2), unwatch: func() {}}
+	g.lacks.Store([]lack{{what: "the gateway is starting"}})
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.stop(ctx))
@@ -67,17 +83,19 @@ func startGateway(ctx context.Context, settings *config.Config, s streams) (g *g
 			g.family.Aliases = append(g.family.Aliases, alias)
 		}
 	}
-	proxies, err := settings.Proxies()
-	if err != nil {
-		return g, err
-	}
+
 	words, err := tokenizer.Load(g.family.TokenizerDir())
 	if err != nil {
 		return g, err
 	}
 	// Before Triton: a taken port is the most likely fault and should not cost a start.
-	if g.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", settings.Listen); err != nil {
+	if g.public, err = listen(ctx, settings.Listen); err != nil {
 		return g, fmt.Errorf("%w (--listen takes another address)", err)
+	}
+	if address := settings.AdminAddress(); address != "" {
+		if g.admin, err = listen(ctx, address); err != nil {
+			return g, fmt.Errorf("the admin listener: %w (is another gateway running? --admin-listen takes another address, or off)", err)
+		}
 	}
 	safety, optional := safetyOf(settings, g.family), []string(nil)
 	if safety != pipeline.SafetyOff {
@@ -95,14 +113,14 @@ func startGateway(ctx context.Context, settings *config.Config, s streams) (g *g
 		replicas = []string{g.triton.Address()}
 	}
 	registry := prometheus.NewRegistry()
-	metrics := telemetry.NewMetrics(registry, telemetry.Build{Version: version(), Family: g.family.Name, Weights: g.family.WeightsSHA256})
+	g.metrics = telemetry.NewMetrics(registry, telemetry.Build{Version: version(), Family: g.family.Name, Weights: g.family.WeightsSHA256})
 	g.pool, err = tritonclient.New(tritonclient.Options{
-		Replicas: replicas, Observe: observer(metrics, g.models, replicas), OnReplica: g.noteReplica, OnModel: g.noteModel,
+		Replicas: replicas, Observe: observer(g.metrics, g.models, replicas), OnReplica: g.noteReplica, OnModel: g.noteModel,
 	})
 	if err != nil {
 		return g, err
 	}
-	metrics.WatchReplicas(g.replicas)
+	g.metrics.WatchReplicas(g.replicas)
 	served := networks.New(g.pool, g.family, settings.StepTimeout, optional...)
 	g.pipeline, err = pipeline.New(pipeline.Options{
 		Family: g.family, Tokenizer: words, MaxRunning: settings.MaxRunning, Servers: len(replicas), Version: version(),
@@ -112,21 +130,114 @@ func startGateway(ctx context.Context, settings *config.Config, s streams) (g *g
 	if err != nil {
 		return g, err
 	}
+	if g.keys, err = openKeys(settings, g.log, g.metrics); err != nil {
+		return g, err
+	}
 	g.runner = job.NewRunner(g.pipeline, job.Options{
-		MaxQueue: settings.MaxQueue, Timeout: settings.RequestTimeout, Model: g.family.Name, Metrics: metrics, Log: g.log,
+		MaxQueue: settings.MaxQueue, Timeout: settings.RequestTimeout, Model: g.family.Name, Metrics: g.metrics, Log: g.log,
 	})
-	handler := httpapi.New(httpapi.Options{
-		Pipeline: g.pipeline, Runner: g.runner, Ready: g.missing, Recovery: g.recovery, PublicURL: g.publicURL(), TrustedProxies: proxies,
-		Intake: upload.NewIntake(picture.NewDecoder(picture.Limits{MaxPixels: settings.MaxImagePixels}, g.family.ObjectResolution), upload.Limits{
-			MaxFileBytes: int64(settings.MaxImageBytes), MemoryBytes: int64(settings.UploadMemory), Timeout: settings.UploadTimeout,
+	return g, g.serve(registry)
+}
+
+// adminConnections are enough for a scraper, a probe and a person.
+const adminConnections = 32
+
+// serve answers requests on the listeners, and begins to follow the networks and the keys.
+func (g *gateway) serve(registry *prometheus.Registry) error {
+	most, err := maxConnections(g.settings)
+	if err != nil {
+		return err
+	}
+	proxies, err := g.settings.Proxies()
+	if err != nil {
+		return err
+	}
+	api := httpapi.Options{
+		Pipeline: g.pipeline, Runner: g.runner, Ready: g.missing, Recovery: g.recovery, Keys: g.keys, PublicURL: g.publicURL(), TrustedProxies: proxies,
+		Intake: upload.NewIntake(picture.NewDecoder(picture.Limits{MaxPixels: g.settings.MaxImagePixels}, g.family.ObjectResolution), upload.Limits{
+			MaxFileBytes: int64(g.settings.MaxImageBytes), MemoryBytes: int64(g.settings.UploadMemory), Timeout: g.settings.UploadTimeout,
 		}),
-		Metrics: metrics, Gatherer: registry, Log: g.log, Version: version(),
-		EmbedParameters: settings.EmbedParameters, EmbedXMP: settings.EmbedXMP,
-		Limits: httpapi.Limits{MaxQueue: settings.MaxQueue, MaxImagePixels: settings.MaxImagePixels, RequestTimeout: settings.RequestTimeout},
-	})
-	g.server = httpapi.NewServer(handler, g.log)
-	go func() { g.failed <- g.server.Serve(g.listener) }()
-	return g, nil
+		Browser: httpapi.Browser{Loopback: g.settings.Loopback(), AllowedHosts: g.settings.AllowedHosts, CORSOrigins: g.settings.CORSOrigins},
+		Metrics: g.metrics, Log: g.log, Version: version(),
+		EmbedParameters: g.settings.EmbedParameters, EmbedXMP: g.settings.EmbedXMP,
+		Limits: httpapi.Limits{MaxQueue: g.settings.MaxQueue, MaxImagePixels: g.settings.MaxImagePixels, RequestTimeout: g.settings.RequestTimeout},
+	}
+	g.open(g.public, httpapi.New(api), "public", most)
+	if g.admin != nil {
+		own := httpapi.AdminOptions{
+			Gatherer: registry, Replicas: g.fleet, Missing: g.missingInFull,
+			Browser: httpapi.Browser{Loopback: g.settings.AdminLoopback(), AllowedHosts: g.settings.AllowedHosts},
+		}
+		if !g.settings.AdminLoopback() {
+			own.Keys = g.keys
+		}
+		g.open(g.admin, httpapi.NewAdmin(api, own), "admin", adminConnections)
+	}
+	// Not a request's context: both end with the gateway, when stop says so.
+	ctx, cancel := context.WithCancel(context.Background())
+	g.unwatch = cancel
+	g.watch.Go(func() { g.follow(ctx) })
+	if g.keys != nil {
+		g.watch.Go(func() { g.keys.Watch(ctx) })
+	}
+	return nil
+}
+
+// open begins to answer on a listener.
+func (g *gateway) open(f *front, handler http.Handler, name string, most int) {
+	f.server = httpapi.NewServer(handler, g.log)
+	l := httpapi.LimitConnections(f.server, f.listener, httpapi.ConnectionLimits{Listener: name, Max: most, Metrics: g.metrics, Log: g.log})
+	go func() { g.failed <- f.server.Serve(l) }()
+}
+
+func listen(ctx context.Context, address string) (*front, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	return &front{listener: l}, nil
+}
+
+// openKeys reads the keys of the settings; nil where there are none.
+func openKeys(settings *config.Config, log *slog.Logger, metrics *telemetry.Metrics) (*keys.Ring, error) {
+	if settings.KeysFile == "" && settings.Keys == "" {
+		return nil, nil //nolint:nilnil // no keys are a setting, not a fault
+	}
+	ring, err := keys.Open(keys.Options{File: settings.KeysFile, Text: settings.Keys, Log: log, Reloaded: func(n int, err error) {
+		metrics.Keys.Set(float64(n))
+		outcome := "taken"
+		if err != nil {
+			outcome = "refused"
+		}
+		metrics.KeyReloads.WithLabelValues(outcome).Inc()
+	}})
+	if err != nil {
+		return nil, err
+	}
+	metrics.Keys.Set(float64(ring.Len()))
+	if ring.Len() == 0 {
+		log.Warn("there is no key, so no request is let in (`facediffuser keys create` makes one)")
+	}
+	return ring, nil
+}
+
+// maxConnections is what the HTTP server may hold. What the limit of open files leaves is for the networks' connections, files and the
+// admin listener.
+func maxConnections(settings *config.Config) (int, error) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, fmt.Errorf("the limit of open files: %w", err)
+	}
+	own := 64 + adminConnections + 4*len(settings.Triton)
+	left := max(8, int(min(limit.Cur, 1<<20))-own)
+	if settings.MaxConnections > left {
+		return 0, fmt.Errorf("max-connections is %d, but the limit of open files, %d, leaves %d beside the %d of the gateway's own (raise it: ulimit -n)",
+			settings.MaxConnections, limit.Cur, left, own)
+	}
+	if settings.MaxConnections > 0 {
+		return settings.MaxConnections, nil
+	}
+	return min(1024, left), nil
 }
 
 // observer counts what becomes of the calls to models, whose series are there before the first call.
@@ -181,7 +292,7 @@ func startTriton(ctx context.Context, settings *config.Config, models string, ne
 }
 
 // url is how a program of this machine reaches the gateway.
-func (g *gateway) url() string { return localURL(g.listener.Addr().String()) }
+func (g *gateway) url() string { return localURL(g.public.listener.Addr().String()) }
 
 // publicURL is how clients reach the gateway, as far as the operator has said it.
 func (g *gateway) publicURL() string { return strings.TrimRight(g.settings.PublicURL, "/") }
@@ -216,33 +327,111 @@ func (g *gateway) recovery() time.Duration {
 	return min(expected, time.Minute) // the SDKs take a longer one for none
 }
 
+// fleet is the same for the admin listener.
+func (g *gateway) fleet() []httpapi.Replica {
+	var all []httpapi.Replica
+	for _, r := range g.pool.Replicas() {
+		entry := httpapi.Replica{Address: r.Address, Ready: r.Ready, Breaker: r.Breaker, Calls: r.Outstanding}
+		if r.Err != nil {
+			entry.Reason = r.Err.Error()
+		}
+		all = append(all, entry)
+	}
+	return all
+}
+
+// lack is one thing that requests would have to wait for.
+type lack struct {
+	what  string // for everyone: no address, nothing of the machine
+	cause error  // for the operator; may be nil
+}
+
+func (l lack) String() string {
+	if l.cause == nil {
+		return l.what
+	}
+	return fmt.Sprintf("%s: %v", l.what, l.cause)
+}
+
+// known is what ask found last.
+func (g *gateway) known() []lack {
+	lacks, _ := g.lacks.Load().([]lack) // nothing else is stored
+	return lacks
+}
+
 // missing names what requests would have to wait for; nothing when every network can be called.
-func (g *gateway) missing(ctx context.Context) []string {
+func (g *gateway) missing() (names []string) {
+	for _, l := range g.known() {
+		names = append(names, l.what)
+	}
+	return names
+}
+
+// missingInFull is the same with the causes, which name addresses.
+func (g *gateway) missingInFull() (all []string) {
+	for _, l := range g.known() {
+		all = append(all, l.String())
+	}
+	return all
+}
+
+// askEvery is how old the answer of /readyz may be, beside the time that asking takes.
+const askEvery = time.Second
+
+// follow asks after the networks until ctx ends.
+func (g *gateway) follow(ctx context.Context) {
+	again := time.NewTicker(askEvery)
+	defer again.Stop()
+	for {
+		g.ask(ctx)
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// ask finds what requests would have to wait for now.
+func (g *gateway) ask(ctx context.Context) []lack {
+	lacks := g.lacking(ctx)
+	if ctx.Err() == nil { // else the answer is that nobody waits for one
+		g.lacks.Store(lacks)
+	}
+	return lacks
+}
+
+func (g *gateway) lacking(ctx context.Context) (lacks []lack) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	if g.triton != nil {
 		if s := g.triton.Status(); s.State != localtriton.Ready {
-			return []string{fmt.Sprintf("the local Triton is %s: %d of %d models are loaded", s.State, len(s.Loaded), s.Models)}
+			return []lack{{what: fmt.Sprintf("the local Triton is %s: %d of %d models are loaded", s.State, len(s.Loaded), s.Models)}}
 		}
 	}
 	if err := g.pool.Ready(ctx); err != nil {
-		return []string{fmt.Sprintf("no Triton server is ready: %v", err)}
+		return []lack{{"no Triton server is ready", err}}
 	}
-	var missing []string
 	for _, model := range g.models {
 		if err := g.pool.ModelReady(ctx, model); err != nil {
+			what := "the model " + model
 			if model == networks.SafetyChecker {
-				model += " (--safety off would leave pictures unchecked)"
+				what += " (--safety off would leave pictures unchecked)"
 			}
-			missing = append(missing, fmt.Sprintf("the model %s: %v", model, err))
+			lacks = append(lacks, lack{what, err})
 		}
 	}
-	if missing == nil {
-		if _, err := g.pipeline.Dimensions(ctx); err != nil {
-			missing = append(missing, err.Error())
-		}
+	if lacks != nil {
+		return lacks
 	}
-	return missing
+	var misfit *networks.ContractError
+	switch _, err := g.pipeline.Dimensions(ctx); {
+	case errors.As(err, &misfit):
+		lacks = []lack{{what: misfit.Error()}}
+	case err != nil:
+		lacks = []lack{{"the networks cannot be asked for their sizes", err}}
+	}
+	return lacks
 }
 
 // waitReady returns when every network can be called. It tells say what is missing, whenever that changes.
@@ -254,10 +443,11 @@ func (g *gateway) waitReady(ctx context.Context, say func(missing string)) error
 	ask := time.NewTicker(250 * time.Millisecond)
 	defer ask.Stop()
 	for told := ""; ; {
-		missing := strings.Join(g.missing(ctx), ", ")
-		if missing == "" {
+		lacks := g.ask(ctx)
+		if len(lacks) == 0 {
 			return nil
 		}
+		missing := join(lacks)
 		if missing != told {
 			say(missing)
 			told = missing
@@ -272,6 +462,14 @@ func (g *gateway) waitReady(ctx context.Context, say func(missing string)) error
 			return context.Cause(ctx)
 		}
 	}
+}
+
+func join(lacks []lack) string {
+	said := make([]string, len(lacks))
+	for i, l := range lacks {
+		said[i] = l.String()
+	}
+	return strings.Join(said, ", ")
 }
 
 // wait returns when ctx ends or the gateway cannot go on.
@@ -295,29 +493,43 @@ func (g *gateway) stop(ctx context.Context) error {
 			errs = append(errs, errors.New("requests were cut off: they outlasted the grace (--shutdown-grace)"))
 		}
 	}
-	switch {
-	case g.server != nil:
-		// Answers that were just cut off still need a moment to reach their clients.
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-		defer cancel()
-		if err := g.server.Shutdown(last); err != nil {
-			errs = append(errs, g.server.Close())
-		}
-	case g.listener != nil:
-		errs = append(errs, g.listener.Close())
-	}
+	// Answers that are being written have the rest of the grace; those that were just cut off still need a moment to reach their clients.
+	last, cancel := atLeast(ctx, 2*time.Second)
+	defer cancel()
+	errs = append(errs, g.public.stop(last), g.admin.stop(last))
+	g.unwatch()
+	g.watch.Wait()
 	if g.pool != nil {
 		errs = append(errs, g.pool.Close())
 	}
 	if g.triton != nil {
-		// What is left of the grace, or a little more.
-		if deadline, _ := ctx.Deadline(); time.Until(deadline) < 5*time.Second {
-			ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-			defer cancel()
-		}
-		errs = append(errs, g.triton.Close(ctx))
+		last, cancel := atLeast(ctx, 5*time.Second)
+		defer cancel()
+		errs = append(errs, g.triton.Close(last))
 	}
 	return errors.Join(errs...)
+}
+
+// atLeast is ctx with what is left of its time, or d if that is more.
+func atLeast(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if deadline, _ := ctx.Deadline(); time.Until(deadline) > d {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(context.WithoutCancel(ctx), d)
+}
+
+// stop accepts nothing more and waits until the answers that are being written are out, or ctx ends. A nil front has nothing to stop.
+func (f *front) stop(ctx context.Context) error {
+	switch {
+	case f == nil:
+		return nil
+	case f.server == nil:
+		return f.listener.Close()
+	}
+	if f.server.Shutdown(ctx) != nil {
+		return f.server.Close()
+	}
+	return nil
 }
 
 // greet says where the gateway is and how to use it.
@@ -330,6 +542,9 @@ func (g *gateway) greet(w io.Writer) {
 			break
 		}
 	}
+	if g.keys != nil {
+		request += ` -H "authorization: Bearer $FACEDIFFUSER_API_KEY"`
+	}
 	fmt.Fprintf(w, `
 Face-Diffuser is ready on %[1]s (family %[2]s).
 
@@ -338,4 +553,7 @@ Make a picture, out.png:
     | sed 's/.*"b64_json":"\([^"]*\)".*/\1/' | base64 -d > out.png
 
 `, cmp.Or(g.publicURL(), g.url()), g.family.Name, request)
+	if g.admin != nil {
+		fmt.Fprintf(w, "For operators (metrics, replicas, drain, pprof): http://%s\n\n", g.admin.listener.Addr())
+	}
 }

@@ -71,7 +71,7 @@ A small family, such as mini, knows only what it was taught: "vocabulary" in its
 names the words of PROMPT that are not there.
 
 The pictures come from the gateway at --url; without that flag from one on http://127.0.0.1:8080 if it answers, and otherwise from a
-local Triton that is started for this command and ended with it.
+local Triton that is started for this command and ended with it. A gateway with keys wants one in FACEDIFFUSER_API_KEY.
 
 Exit codes: 0 every picture is written; 1 something failed, and the same command may work later; 2 the command line or the request is
 wrong, or a picture was refused as not safe for work; 130 interrupted.`,
@@ -397,7 +397,7 @@ func (g *generation) gateway(ctx context.Context, show display, o order) (client
 		if err != nil {
 			return client{}, nil, err
 		}
-		c := newClient(base)
+		c := newClient(base, g.getenv(apiKey))
 		asking, cancel := context.WithTimeout(ctx, identifyTimeout)
 		defer cancel()
 		capabilities, err := c.identify(asking)
@@ -407,7 +407,7 @@ func (g *generation) gateway(ctx context.Context, show display, o order) (client
 		return c, leave, err
 	}
 	if !slices.ContainsFunc(ownGatewayFlags, g.flags.Changed) {
-		c := newClient(localURL(config.Default().Listen))
+		c := newClient(localURL(config.Default().Listen), g.getenv(apiKey))
 		probe, cancel := context.WithTimeout(ctx, 2*time.Second)
 		defer cancel()
 		if capabilities, err := c.identify(probe); err == nil {
@@ -421,7 +421,8 @@ func (g *generation) gateway(ctx context.Context, show display, o order) (client
 	if err := o.check(ctx, httpapi.ServerLimits{MaxImageBytes: int64(g.settings.MaxImageBytes), MaxImagePixels: g.settings.MaxImagePixels}); err != nil {
 		return client{}, nil, err
 	}
-	g.settings.Listen = "127.0.0.1:0"
+	// For this command alone: no other program is to use it.
+	g.settings.Listen, g.settings.AdminListen, g.settings.KeysFile, g.settings.Keys = "127.0.0.1:0", "off", "", ""
 	own, err := startGateway(ctx, &g.settings, g.streams)
 	if err != nil {
 		return client{}, nil, err
@@ -430,7 +431,7 @@ func (g *generation) gateway(ctx context.Context, show display, o order) (client
 	if err := own.waitReady(ctx, func(string) {}); err != nil {
 		return client{}, nil, errors.Join(err, own.stop(ctx))
 	}
-	return newClient(own.url()), func() {
+	return newClient(own.url(), ""), func() {
 		if err := own.stop(ctx); err != nil {
 			show.warn("%v", err)
 		}

@@ -47,7 +47,7 @@ func healthcheckCommand(s streams) *cobra.Command {
 			if err != nil {
 				return usageError{err}
 			}
-			response, err := newClient(url).http.Do(request)
+			response, err := newClient(url, "").http.Do(request)
 			if err != nil {
 				return err
 			}

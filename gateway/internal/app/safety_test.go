@@ -145,7 +145,7 @@ func TestSafety(t *testing.T) {
 	if embedded(t, filepath.Join(dir, "out.png")).NSFW || !strings.Contains(stdout, `"nsfw":false`) {
 		t.Errorf("what passes: %s", stdout)
 	}
-	response, err := newClient("").http.Post(refuses.url()+"/v1/images/generations", "application/json",
+	response, err := newClient("", "").http.Post(refuses.url()+"/v1/images/generations", "application/json",
 		strings.NewReader(fmt.Sprintf(`{"prompt": %q, "seed": %s, "num_inference_steps": 4}`, found[true][2], found[true][1])))
 	if err != nil {
 		t.Fatal(err)
@@ -189,7 +189,7 @@ func TestASafetyCheckerThatIsMissing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		missing := strings.Join(g.missing(t.Context()), "\n")
+		missing := join(g.ask(t.Context()))
 		if !strings.Contains(missing, "the model text_encoder: ") || strings.Contains(missing, "the model safety_checker (--safety off would leave pictures unchecked): ") != (safety != "off") {
 			t.Errorf("%s: missing %s", safety, missing)
 		}

@@ -86,8 +86,8 @@ func serve(ctx context.Context, settings *config.Config, s streams) error {
 	if err != nil {
 		return err
 	}
-	if !settings.Loopback() {
-		g.log.Warn("listening beyond loopback: there are no keys yet, so whoever reaches this address can use it", "listen", settings.Listen)
+	if !settings.Loopback() && g.keys == nil {
+		g.log.Warn("listening beyond loopback without keys: whoever reaches this address can use it", "listen", settings.Listen)
 	}
 	if g.family.SafetyChecker && g.pipeline.Safety() == pipeline.SafetyOff {
 		g.log.Warn("pictures are not checked, although the family has a safety checker (--safety)")

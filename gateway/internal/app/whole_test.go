@@ -325,7 +325,7 @@ func TestWholeProgram(t *testing.T) {
 		if err := <-result; err != nil || embedded(t, in("last.png")).Steps != 30 {
 			t.Errorf("the request in flight: %v\n%s", err, log)
 		}
-		if _, err := newClient(url).identify(t.Context()); err == nil {
+		if _, err := newClient(url, "").identify(t.Context()); err == nil {
 			t.Error("still listening")
 		}
 	})
@@ -499,7 +499,7 @@ func TestWaitsForTriton(t *testing.T) {
 	waiting, done := log.found, make(chan error, 1)
 	address, env := freeAddress(t), environment(t)
 	go func() {
-		done <- Run(ctx, []string{"serve", "--listen", address, "--triton", "127.0.0.1:1"}, env, io.Discard, log)
+		done <- Run(ctx, []string{"serve", "--listen", address, "--admin-listen", "off", "--triton", "127.0.0.1:1"}, env, io.Discard, log)
 	}()
 	select {
 	case line := <-waiting:
@@ -510,7 +510,7 @@ func TestWaitsForTriton(t *testing.T) {
 		t.Fatalf("ended: %v\n%s", err, log)
 	}
 	for path, want := range map[string]int{"/healthz": 200, "/readyz": 503, "/v1/capabilities": 200} {
-		response, err := newClient("").http.Get("http://" + address + path)
+		response, err := newClient("", "").http.Get("http://" + address + path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -519,8 +519,8 @@ func TestWaitsForTriton(t *testing.T) {
 		if err != nil || response.StatusCode != want {
 			t.Errorf("%s: %s, %v: %s", path, response.Status, err, body)
 		}
-		if path == "/readyz" && !strings.Contains(string(body), "127.0.0.1:1") {
-			t.Errorf("/readyz does not say what is missing: %s", body)
+		if path == "/readyz" && (!strings.Contains(string(body), "no Triton server is ready") || strings.Contains(string(body), "127.0.0.1:1")) {
+			t.Errorf("/readyz must say what is missing, and no address: %s", body)
 		}
 	}
 	code, _, stderr := program(t, map[string]string{"FACEDIFFUSER_URL": "http://" + address}, "generate", "-o", filepath.Join(t.TempDir(), "x.png"), "a man")
@@ -553,7 +553,7 @@ func TestTritonDies(t *testing.T) {
 		t.Fatalf("%v\n%s", err, log)
 	}
 	long := order{fields: map[string]string{"prompt": "a man in the city", "num_inference_steps": "200"}}
-	request, err := newClient(g.url()).request(t.Context(), long)
+	request, err := newClient(g.url(), "").request(t.Context(), long)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -563,12 +563,12 @@ func TestTritonDies(t *testing.T) {
 	}
 	plain := make(chan answer, 1)
 	go func() {
-		response, err := newClient("").http.Do(request)
+		response, err := newClient("", "").http.Do(request)
 		plain <- answer{response, err}
 	}()
 	long.fields["stream"], long.fields["progress"] = "true", "true"
 	killed := false
-	streamed := newClient(g.url()).stream(t.Context(), long, func(n notice) error {
+	streamed := newClient(g.url(), "").stream(t.Context(), long, func(n notice) error {
 		if n.is("progress") && n.Step >= 10 && !killed {
 			killed = true
 			return syscall.Kill(g.triton.Status().PID, syscall.SIGKILL)

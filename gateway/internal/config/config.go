@@ -3,7 +3,9 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"regexp"
@@ -14,6 +16,8 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/pflag"
+
+	"github.com/facediffuser/facediffuser/gateway/internal/keys"
 )
 
 // Config is everything an operator can say about a gateway. The zero value is not usable; start from Default.
@@ -24,6 +28,13 @@ type Config struct {
 	// PublicURL is where clients reach the gateway, a path included; empty: at Listen.
 	PublicURL      string
 	TrustedProxies []string // addresses or networks whose X-Forwarded headers are believed
+	AdminListen    string   // host:port of the admin server; auto: on loopback, see AdminAddress; off: none
+	InsecureListen bool     // listen beyond loopback without keys
+	KeysFile       string   // file of API keys, followed while the gateway runs
+	Keys           string   // API keys, as in a file
+	AllowedHosts   []string // names that a Host header may have beside those of loopback
+	CORSOrigins    []string // of web pages that may use the gateway
+	MaxConnections int      // of the HTTP server; 0: what the limit of open files leaves
 
 	Triton []string // host:port or unix:path of Triton replicas; empty: start a local one
 	Family string   // directory of the model family: pipeline.json, tokenizer/, models/
@@ -62,7 +73,7 @@ type Config struct {
 // Default is the configuration of `make run`.
 func Default() Config {
 	return Config{
-		Listen: "127.0.0.1:8080", Family: "model_repository/mini", Python: ".venv/bin/python", RunDir: ".run",
+		Listen: "127.0.0.1:8080", AdminListen: "auto", Family: "model_repository/mini", Python: ".venv/bin/python", RunDir: ".run",
 		LoadTimeout: time.Minute, SilenceTimeout: 10 * time.Second, ModelFailures: 3,
 		MaxQueue: 32, MaxImageBytes: 32 << 20, MaxImagePixels: 50_400_000, UploadMemory: 32 << 20, UploadTimeout: 5 * time.Minute,
 		StepTimeout: 30 * time.Second, RequestTimeout: 10 * time.Minute, ShutdownGrace: 20 * time.Second,
@@ -80,6 +91,13 @@ func (c *Config) Flags() *pflag.FlagSet {
 	f.StringVar(&c.Listen, "listen", c.Listen, "serve HTTP on this `host:port`")
 	f.StringVar(&c.PublicURL, "public-url", c.PublicURL, "`URL` under which clients reach the gateway, for everything that shows one (default: that of --listen)")
 	f.StringSliceVar(&c.TrustedProxies, "trusted-proxies", c.TrustedProxies, "believe the X-Forwarded headers of these `addresses` or networks (10.0.0.0/8, comma-separated)")
+	f.StringVar(&c.AdminListen, "admin-listen", c.AdminListen, "serve metrics, replicas, drain and pprof on this `host:port`; auto: on loopback, 1000 above the port of --listen; off: not at all")
+	f.StringVar(&c.KeysFile, "keys-file", c.KeysFile, "want an API key of this `file` with every request; facediffuser keys makes and changes it, and a change is taken up within seconds")
+	f.StringVar(&c.Keys, "keys", c.Keys, "want an API key of this `list` in JSON, which is what a keys-file holds (hashes, no secrets)")
+	f.BoolVar(&c.InsecureListen, "insecure-listen", c.InsecureListen, "listen beyond loopback without keys: whoever reaches the address can use the gateway")
+	f.StringSliceVar(&c.AllowedHosts, "allowed-hosts", c.AllowedHosts, "answer requests for these `names` too; on loopback only those for localhost and its addresses are answered")
+	f.StringSliceVar(&c.CORSOrigins, "cors-origins", c.CORSOrigins, "let web pages of these `origins` (https://app.example) use the gateway")
+	f.IntVar(&c.MaxConnections, "max-connections", c.MaxConnections, "hold at most this many connections; idle ones and those whose request does not come are closed for new ones (0: what the limit of open files leaves, at most 1024)")
 	f.StringSliceVar(&c.Triton, "triton", c.Triton, "use the Triton servers at these gRPC `addresses` (host:port or unix:path, comma-separated) instead of starting a local one")
 	f.StringVar(&c.Family, "family", c.Family, "serve the model family in this `directory` (pipeline.json, tokenizer/, models/)")
 	f.StringVar(&c.Python, "python", c.Python, "`interpreter` of the environment that holds the local Triton")
@@ -129,6 +147,40 @@ func (c *Config) Validate() error {
 			fault("model-aliases", "must be letters, digits and any of . _ : -, at most 128, not %q", a)
 		}
 	}
+	open := c.KeysFile == "" && c.Keys == "" && !c.InsecureListen
+	const advice = "can be reached from other machines, and without keys whoever reaches it can use it: name a file of keys by keys-file (`facediffuser keys create` makes one), listen on 127.0.0.1, or set insecure-listen"
+	if open && checkAddress(c.Listen, true) == nil && !loopback(c.Listen) {
+		fault("listen", "%s %s", c.Listen, advice)
+	}
+	if admin := c.AdminAddress(); admin != "" {
+		if err := checkAddress(admin, true); err != nil {
+			fault("admin-listen", "%v, auto or off", err)
+		} else if open && !loopback(admin) {
+			fault("admin-listen", "%s %s", admin, advice)
+		}
+	}
+	if c.Keys != "" {
+		if _, err := keys.Parse([]byte(c.Keys)); err != nil {
+			fault("keys", "%v", err)
+		}
+	}
+	if c.KeysFile != "" {
+		if _, err := keys.ReadFile(c.KeysFile); errors.Is(err, fs.ErrNotExist) {
+			fault("keys-file", "%s does not exist; `facediffuser keys create --keys-file %s` makes it and a first key", c.KeysFile, c.KeysFile)
+		} else if err != nil {
+			fault("keys-file", "%v", err)
+		}
+	}
+	for _, h := range c.AllowedHosts {
+		if u, err := url.Parse("http://" + h); err != nil || u.Hostname() != h || h == "" {
+			fault("allowed-hosts", "must be names without scheme and port, such as pictures.example, not %q", h)
+		}
+	}
+	for _, o := range c.CORSOrigins {
+		if err := http.NewCrossOriginProtection().AddTrustedOrigin(o); err != nil || strings.Contains(o, "*") {
+			fault("cors-origins", "must be origins such as https://app.example or http://localhost:5173, each by itself, not %q", o)
+		}
+	}
 	for _, a := range c.Triton {
 		if err := checkAddress(a, false); err != nil {
 			fault("triton", "%v", err)
@@ -151,6 +203,7 @@ func (c *Config) Validate() error {
 		}
 	}
 	within("max-running", int64(c.MaxRunning), 0, 1024)
+	within("max-connections", int64(c.MaxConnections), 0, 1<<20)
 	within("max-queue", int64(c.MaxQueue), 0, 100_000)
 	within("max-image-bytes", int64(c.MaxImageBytes), 1<<10, 1<<30)
 	within("max-image-pixels", c.MaxImagePixels, 1<<10, 1<<30)
@@ -223,8 +276,38 @@ func (c *Config) Proxies() ([]netip.Prefix, error) {
 }
 
 // Loopback says whether only programs of this machine can reach the server.
-func (c *Config) Loopback() bool {
-	host, _, err := net.SplitHostPort(c.Listen)
+func (c *Config) Loopback() bool { return loopback(c.Listen) }
+
+// AdminLoopback is the same for the admin server.
+func (c *Config) AdminLoopback() bool { return loopback(c.AdminAddress()) }
+
+// AdminAddress is where the admin server listens; "" for nowhere. Left to
+// itself it keeps its distance from the HTTP server's port, so that two
+// gateways with a port each do not meet, and takes any free port where there
+// is none at that distance or the HTTP server takes any.
+func (c *Config) AdminAddress() string {
+	switch c.AdminListen {
+	case "off":
+		return ""
+	default:
+		return c.AdminListen
+	case "auto":
+	}
+	_, port, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return ""
+	}
+	p, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || p == 0 || p+adminDistance > 65535 {
+		return "127.0.0.1:0"
+	}
+	return fmt.Sprintf("127.0.0.1:%d", p+adminDistance)
+}
+
+const adminDistance = 1000
+
+func loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return false
 	}

@@ -69,36 +69,47 @@ func TestJSONIsYAML(t *testing.T) {
 }
 
 func TestFaults(t *testing.T) {
+	const open = "can be reached from other machines, and without keys whoever reaches it can use it: name a file of keys by keys-file (`facediffuser keys create` makes one), listen on 127.0.0.1, or set insecure-listen"
+	noOrigin := func(o string) string {
+		return fmt.Sprintf("cors-origins: must be origins such as https://app.example or http://localhost:5173, each by itself, not %q", o)
+	}
 	for name, c := range map[string]struct {
 		file string
 		env  map[string]string
 		args []string
 		want []string // one entry per line of the error, FILE for the file's name
 	}{
-		"unknown key":   {file: "max_quue: 3\n", want: []string{"FILE:1: max_quue: is no setting (is max_queue meant?)"}},
-		"far-off key":   {file: "colour: red\n", want: []string{"FILE:1: colour: is no setting"}},
-		"dashed key":    {file: "max-queue: 3\n", want: []string{"FILE:1: max-queue: is no setting (is max_queue meant?)"}},
-		"wrong type":    {file: "listen: 127.0.0.1:1\nmax_queue: many\n", want: []string{`FILE:2: max_queue: must be a whole number, not "many"`}},
-		"wrong size":    {file: "max_image_bytes: big\n", want: []string{`FILE:1: max_image_bytes: must be a size such as 20MiB, not "big"`}},
-		"wrong time":    {file: "step_timeout: 30\n", want: []string{`FILE:1: step_timeout: must be a duration such as 20s, not "30"`}},
-		"wrong flag":    {file: "embed_xmp: perhaps\n", want: []string{`FILE:1: embed_xmp: must be true or false, not "perhaps"`}},
-		"nested value":  {file: "listen:\n  host: a\n", want: []string{"FILE:1: listen: must be one value or a list of values"}},
-		"no value":      {file: "listen:\n", want: []string{"FILE:1: listen: must be one value or a list of values"}},
-		"not a mapping": {file: "- a\n- b\n", want: []string{"FILE:1: must be a mapping of settings"}},
-		"file in file":  {file: "config: other.yaml\n", want: []string{"FILE:1: config: is no setting"}},
-		"no such file":  {args: []string{"--config", "nowhere.yaml"}, want: []string{"config: open nowhere.yaml: no such file or directory"}},
-		"variable":      {env: map[string]string{"FACEDIFFUSER_MAX_QUEUE": "x"}, want: []string{`FACEDIFFUSER_MAX_QUEUE: must be a whole number, not "x"`}},
-		"port":          {args: []string{"--listen", "localhost"}, want: []string{`listen: must be host:port, not "localhost"`}},
-		"port range":    {args: []string{"--listen", ":70000"}, want: []string{`listen: port must be a number up to 65535, not "70000"`}},
-		"public URL":    {args: []string{"--public-url", "faces.example.org"}, want: []string{`public-url: must be like https://faces.example.org, not "faces.example.org"`}},
-		"base URL":      {args: []string{"--public-url", "https://faces.example.org/v1/"}, want: []string{`public-url: must be the address without /v1, not "https://faces.example.org/v1/"`}},
-		"URL and query": {args: []string{"--public-url", "https://faces.example.org/?a=b"}, want: []string{`public-url: must have no user, query or fragment: "https://faces.example.org/?a=b"`}},
-		"proxy":         {args: []string{"--trusted-proxies", "10.0.0.1,proxy.example.org"}, want: []string{`trusted-proxies: must be addresses or networks such as 10.0.0.0/8, not "proxy.example.org"`}},
-		"proxy network": {args: []string{"--trusted-proxies", "10.0.0.0/33"}, want: []string{`trusted-proxies: must be addresses or networks such as 10.0.0.0/8, not "10.0.0.0/33"`}},
-		"alias":         {args: []string{"--model-aliases", "gpt-image-1,a/b"}, want: []string{`model-aliases: must be letters, digits and any of . _ : -, at most 128, not "a/b"`}},
-		"fallback":      {args: []string{"--size-fallback", "largest"}, want: []string{`size-fallback: must be none or nearest, not "largest"`}},
-		"replica":       {args: []string{"--triton", "a:1,:2"}, want: []string{`triton: must name a host, not ":2"`}},
-		"replica port":  {args: []string{"--triton", "a:0"}, want: []string{`triton: port must be a number up to 65535, not "0"`}},
+		"unknown key":      {file: "max_quue: 3\n", want: []string{"FILE:1: max_quue: is no setting (is max_queue meant?)"}},
+		"far-off key":      {file: "colour: red\n", want: []string{"FILE:1: colour: is no setting"}},
+		"dashed key":       {file: "max-queue: 3\n", want: []string{"FILE:1: max-queue: is no setting (is max_queue meant?)"}},
+		"wrong type":       {file: "listen: 127.0.0.1:1\nmax_queue: many\n", want: []string{`FILE:2: max_queue: must be a whole number, not "many"`}},
+		"wrong size":       {file: "max_image_bytes: big\n", want: []string{`FILE:1: max_image_bytes: must be a size such as 20MiB, not "big"`}},
+		"wrong time":       {file: "step_timeout: 30\n", want: []string{`FILE:1: step_timeout: must be a duration such as 20s, not "30"`}},
+		"wrong flag":       {file: "embed_xmp: perhaps\n", want: []string{`FILE:1: embed_xmp: must be true or false, not "perhaps"`}},
+		"nested value":     {file: "listen:\n  host: a\n", want: []string{"FILE:1: listen: must be one value or a list of values"}},
+		"no value":         {file: "listen:\n", want: []string{"FILE:1: listen: must be one value or a list of values"}},
+		"not a mapping":    {file: "- a\n- b\n", want: []string{"FILE:1: must be a mapping of settings"}},
+		"file in file":     {file: "config: other.yaml\n", want: []string{"FILE:1: config: is no setting"}},
+		"no such file":     {args: []string{"--config", "nowhere.yaml"}, want: []string{"config: open nowhere.yaml: no such file or directory"}},
+		"variable":         {env: map[string]string{"FACEDIFFUSER_MAX_QUEUE": "x"}, want: []string{`FACEDIFFUSER_MAX_QUEUE: must be a whole number, not "x"`}},
+		"port":             {args: []string{"--listen", "localhost"}, want: []string{`listen: must be host:port, not "localhost"`}},
+		"port range":       {args: []string{"--listen", ":70000"}, want: []string{`listen: port must be a number up to 65535, not "70000"`}},
+		"public URL":       {args: []string{"--public-url", "faces.example.org"}, want: []string{`public-url: must be like https://faces.example.org, not "faces.example.org"`}},
+		"base URL":         {args: []string{"--public-url", "https://faces.example.org/v1/"}, want: []string{`public-url: must be the address without /v1, not "https://faces.example.org/v1/"`}},
+		"URL and query":    {args: []string{"--public-url", "https://faces.example.org/?a=b"}, want: []string{`public-url: must have no user, query or fragment: "https://faces.example.org/?a=b"`}},
+		"proxy":            {args: []string{"--trusted-proxies", "10.0.0.1,proxy.example.org"}, want: []string{`trusted-proxies: must be addresses or networks such as 10.0.0.0/8, not "proxy.example.org"`}},
+		"proxy network":    {args: []string{"--trusted-proxies", "10.0.0.0/33"}, want: []string{`trusted-proxies: must be addresses or networks such as 10.0.0.0/8, not "10.0.0.0/33"`}},
+		"alias":            {args: []string{"--model-aliases", "gpt-image-1,a/b"}, want: []string{`model-aliases: must be letters, digits and any of . _ : -, at most 128, not "a/b"`}},
+		"fallback":         {args: []string{"--size-fallback", "largest"}, want: []string{`size-fallback: must be none or nearest, not "largest"`}},
+		"replica":          {args: []string{"--triton", "a:1,:2"}, want: []string{`triton: must name a host, not ":2"`}},
+		"replica port":     {args: []string{"--triton", "a:0"}, want: []string{`triton: port must be a number up to 65535, not "0"`}},
+		"open to others":   {args: []string{"--listen", ":8080"}, want: []string{"listen: :8080 " + open}},
+		"admin open":       {args: []string{"--admin-listen", "0.0.0.0:9080"}, want: []string{"admin-listen: 0.0.0.0:9080 " + open}},
+		"admin address":    {args: []string{"--admin-listen", "on"}, want: []string{`admin-listen: must be host:port, not "on", auto or off`}},
+		"no such keys":     {args: []string{"--listen", ":8080", "--keys-file", "none.json"}, want: []string{"keys-file: none.json does not exist; `facediffuser keys create --keys-file none.json` makes it and a first key"}},
+		"keys are no list": {env: map[string]string{"FACEDIFFUSER_KEYS": "fd_x"}, want: []string{"keys: not a list of keys: invalid character 'd' in literal false (expecting 'a')"}},
+		"host with a port": {args: []string{"--allowed-hosts", "a.example:80,http://b.example"}, want: []string{`allowed-hosts: must be names without scheme and port, such as pictures.example, not "a.example:80"`, `allowed-hosts: must be names without scheme and port, such as pictures.example, not "http://b.example"`}},
+		"no origin":        {args: []string{"--cors-origins", "a.example,*,https://a.example/x,https://*.a.example"}, want: []string{noOrigin("a.example"), noOrigin("*"), noOrigin("https://a.example/x"), noOrigin("https://*.a.example")}},
 		"all at once": {
 			file: "upload_memory: 1MiB\ncolor: 1\n", env: map[string]string{"FACEDIFFUSER_LOG_LEVEL": "loud"},
 			args: []string{"--family=", "--safety=on", "--memory-limit=1MiB", "--shutdown-grace=0s", "--log-format=xml", "--max-queue=-1"},
@@ -146,6 +157,31 @@ func TestLoopback(t *testing.T) {
 		c := config.Config{Listen: listen}
 		if c.Loopback() != want {
 			t.Errorf("%s: loopback is %v", listen, c.Loopback())
+		}
+	}
+}
+
+func TestAdminAddress(t *testing.T) {
+	for _, c := range []struct{ listen, admin, want string }{
+		{"127.0.0.1:8080", "auto", "127.0.0.1:9080"}, {"0.0.0.0:8081", "auto", "127.0.0.1:9081"}, {"127.0.0.1:0", "auto", "127.0.0.1:0"},
+		{":65000", "auto", "127.0.0.1:0"}, {"127.0.0.1:8080", "off", ""}, {"127.0.0.1:8080", "[::1]:1", "[::1]:1"},
+	} {
+		cfg := config.Config{Listen: c.listen, AdminListen: c.admin}
+		if got := cfg.AdminAddress(); got != c.want {
+			t.Errorf("%s and %s: %q, want %q", c.listen, c.admin, got, c.want)
+		}
+	}
+}
+
+// TestBeyondLoopback: what makes it allowed.
+func TestBeyondLoopback(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "keys.json")
+	if err := os.WriteFile(file, []byte(`{"keys": []}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"--insecure-listen"}, {"--keys-file", file}, {"--keys", `{"keys": []}`}} {
+		if _, err := load(t, "", nil, append(args, "--listen=0.0.0.0:1", "--admin-listen=:2")...); err != nil {
+			t.Errorf("%q: %v", args, err)
 		}
 	}
 }

@@ -246,7 +246,7 @@ func TestRefusedBodiesAreRead(t *testing.T) {
 		}
 		defer conn.Close()
 		const size = 16 << 20
-		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n", target, size)
+		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n", target, size)
 		if n, err := conn.Write(make([]byte, size)); err != nil {
 			t.Fatalf("%s: the connection broke after %d bytes: %v", target, n, err)
 		}

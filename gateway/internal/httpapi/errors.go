@@ -13,6 +13,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/facediffuser/facediffuser/gateway/internal/job"
+	"github.com/facediffuser/facediffuser/gateway/internal/keys"
 	"github.com/facediffuser/facediffuser/gateway/internal/picture"
 	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
 	"github.com/facediffuser/facediffuser/gateway/internal/upload"
@@ -33,6 +34,10 @@ const (
 	moderation       kind = "moderation_blocked"
 	unsupportedMedia kind = "unsupported_media_type"
 	keyReused        kind = "idempotency_key_reused"
+	invalidKey       kind = "invalid_api_key"
+	scopeMissing     kind = "insufficient_scope"
+	rateLimited      kind = "rate_limit_exceeded"
+	quotaSpent       kind = "insufficient_quota"
 	queueFull        kind = "queue_full"
 	clientGone       kind = "client_closed_request"
 	internalError    kind = "internal_error"
@@ -40,6 +45,10 @@ const (
 	notReady         kind = "networks_unavailable"
 	jobExpired       kind = "job_expired"
 	notFinite        kind = "not_finite"
+
+	concurrencyLimited kind = "concurrency_limit_exceeded"
+	foreignHost        kind = "host_not_allowed"
+	crossOrigin        kind = "cross_origin_request"
 )
 
 // answers is the one table from what went wrong to what a client is told.
@@ -62,6 +71,10 @@ var answers = map[kind]struct {
 	bodyTooLarge:     {http.StatusRequestEntityTooLarge, "invalid_request_error", "", false},
 	unsupportedMedia: {http.StatusUnsupportedMediaType, "invalid_request_error", "", false},
 	keyReused:        {http.StatusUnprocessableEntity, "invalid_request_error", "", false},
+	invalidKey:       {http.StatusUnauthorized, "invalid_request_error", "", false},
+	scopeMissing:     {http.StatusForbidden, "invalid_request_error", "", false},
+	rateLimited:      {http.StatusTooManyRequests, "rate_limit_error", "", true},
+	quotaSpent:       {http.StatusTooManyRequests, "insufficient_quota", "", true},
 	queueFull:        {http.StatusTooManyRequests, "rate_limit_error", "the queue is full; try again later", true},
 	clientGone:       {499, "invalid_request_error", "the client closed the request", false}, // nginx's number; nobody is there to read it
 	internalError:    {http.StatusInternalServerError, "server_error", "internal error; the gateway's log has more under this answer's x-request-id", false},
@@ -70,13 +83,17 @@ var answers = map[kind]struct {
 	jobExpired:       {http.StatusGatewayTimeout, "server_error", "the pictures were not done within the time that the gateway allows", false},
 	notFinite: {http.StatusInternalServerError, "server_error",
 		"the networks computed values for this picture that are not numbers, twice; change the seed, the prompt or the guidance scale", false},
+
+	foreignHost:        {http.StatusForbidden, "invalid_request_error", "", false},
+	crossOrigin:        {http.StatusForbidden, "invalid_request_error", "", false},
+	concurrencyLimited: {http.StatusTooManyRequests, "rate_limit_error", "", true},
 }
 
 // final says that the same request cannot succeed later. The SDKs try 408, 409, 429 and 5xx again unless they are
 // told by a header that it is in vain.
 func (k kind) final() bool {
 	switch status := answers[k].status; {
-	case k == notFinite:
+	case k == notFinite, k == quotaSpent: // not before tomorrow, as Retry-After says, and the SDKs do not wait as long
 		return true
 	case k == clientGone, status == http.StatusRequestTimeout, status == http.StatusConflict, status == http.StatusTooManyRequests:
 		return false
@@ -109,6 +126,7 @@ func faultOf(err error) *fault {
 	var unsafe *pipeline.UnsafeError
 	var rejection *job.Rejection
 	var network *tritonclient.Error
+	var limit *keys.LimitError
 	switch {
 	case errors.As(err, &own):
 		return own
@@ -120,6 +138,8 @@ func faultOf(err error) *fault {
 		return &fault{kind: queueFull, message: picture.ErrBusy.Error() + "; try again later", after: time.Second}
 	case errors.As(err, &unsafe):
 		return &fault{kind: moderation}
+	case errors.As(err, &limit):
+		return limitFault(limit)
 	case errors.Is(err, job.ErrQueueFull) && errors.As(err, &rejection):
 		return &fault{kind: queueFull, after: rejection.RetryAfter}
 	case errors.Is(err, job.ErrDraining), errors.Is(err, job.ErrShutdown):

@@ -153,6 +153,7 @@ type gateway struct {
 	*httptest.Server
 	*fake
 	runner *job.Runner
+	admin  http.Handler
 	log    lines // of this many, none is lost
 }
 
@@ -165,7 +166,7 @@ func serve(t testing.TB, f *fake, change ...func(*httpapi.Options, *job.Options)
 	jobs := job.Options{MaxQueue: 8, Model: "mini", Metrics: metrics, Log: log}
 	o := httpapi.Options{
 		Pipeline: f, Intake: upload.NewIntake(picture.NewDecoder(picture.Limits{MaxPixels: 1 << 20}, 32), upload.Limits{MaxFileBytes: 1 << 20}),
-		Ready: func(context.Context) []string { return nil }, Recovery: func() time.Duration { return 7200 * time.Millisecond }, Metrics: metrics, Gatherer: registry, Log: log, Version: "test",
+		Ready: func() []string { return nil }, Recovery: func() time.Duration { return 7200 * time.Millisecond }, Metrics: metrics, Log: log, Version: "test", Browser: httpapi.Browser{Loopback: true},
 		EmbedParameters: true, EmbedXMP: true, Limits: httpapi.Limits{MaxQueue: 8},
 	}
 	for _, c := range change {
@@ -175,6 +176,13 @@ func serve(t testing.TB, f *fake, change ...func(*httpapi.Options, *job.Options)
 	o.Runner = g.runner
 	g.Server = httptest.NewUnstartedServer(nil)
 	g.Config = httpapi.NewServer(httpapi.New(o), log)
+	g.admin = httpapi.NewAdmin(o, httpapi.AdminOptions{
+		Gatherer: registry, Browser: httpapi.Browser{Loopback: true},
+		Replicas: func() []httpapi.Replica {
+			return []httpapi.Replica{{Address: "10.0.0.7:8001", Breaker: "half-open", Calls: 3, Reason: "connection refused"}}
+		},
+		Missing: func() []string { return []string{"the model unet_sdm: 10.0.0.7:8001 is away"} },
+	})
 	g.Start()
 	t.Cleanup(func() {
 		g.Close()
@@ -184,6 +192,17 @@ func serve(t testing.TB, f *fake, change ...func(*httpapi.Options, *job.Options)
 		http.DefaultClient.CloseIdleConnections()
 	})
 	return g
+}
+
+// metrics are what the admin listener says.
+func (g *gateway) metrics(t testing.TB) string {
+	t.Helper()
+	answer := httptest.NewRecorder()
+	g.admin.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "http://localhost/metrics", nil))
+	if answer.Code != http.StatusOK {
+		t.Fatalf("/metrics: %d %s", answer.Code, answer.Body)
+	}
+	return answer.Body.String()
 }
 
 // lines hands over what is logged, a line at a time.

@@ -14,7 +14,7 @@ func (s *server) healthz(c *gin.Context) {
 
 // readyz says whether requests are served, and what is missing if they are not.
 func (s *server) readyz(c *gin.Context) {
-	missing := s.Ready(c.Request.Context())
+	missing := s.Ready()
 	if s.Runner.Draining() {
 		missing = append([]string{"the gateway is shutting down"}, missing...)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -109,6 +110,7 @@ func (s *server) images(on endpoint) gin.HandlerFunc {
 			s.fail(c, err)
 			return
 		}
+		s.awaitPictures(c)
 		r := &session{input: in, on: on}
 		if err := s.prepare(ctx, r, subjects); err != nil {
 			s.fail(c, err)
@@ -123,6 +125,7 @@ func (s *server) images(on endpoint) gin.HandlerFunc {
 			return
 		}
 		defer release()
+		tellAllowances(c, principalOf(c))
 		n.job = r.job.ID
 		c.Header(JobIDHeader, r.job.ID)
 		if err := r.describe(c.Writer.Header()); err != nil {
@@ -146,6 +149,15 @@ func (s *server) images(on endpoint) gin.HandlerFunc {
 		}
 		s.answer(c, 200, answer)
 	}
+}
+
+// awaitPictures lifts the deadlines of a request that has come and is answered
+// in minutes: its job has a time of its own, and each write has one.
+func (s *server) awaitPictures(c *gin.Context) {
+	enterPhase(c.Request.Context(), answering)
+	control := http.NewResponseController(c.Writer)
+	_ = control.SetReadDeadline(time.Time{})
+	_ = control.SetWriteDeadline(time.Time{})
 }
 
 // prepare lets the pipeline check the request.

@@ -22,7 +22,8 @@ const (
 
 // notes are what handlers add to their request's log line.
 type notes struct {
-	id string
+	id  string
+	key string // of the principal, "" without
 	// of a request for pictures
 	model              string
 	n, steps, subjects int
@@ -61,8 +62,12 @@ func (s *server) observe(c *gin.Context) {
 	}
 	c.Set(notesKey, n)
 	c.Header(RequestIDHeader, n.id)
-	// The deadline that the connection's last answer had is not this one's.
-	_ = http.NewResponseController(c.Writer).SetWriteDeadline(time.Time{})
+	// Deadlines of a request that needs no body and is answered at once. Those that take longer set their own.
+	s.allowWrite(c)
+	if c.Request.Body != nil && c.Request.Body != http.NoBody {
+		enterPhase(c.Request.Context(), body)
+		_ = http.NewResponseController(c.Writer).SetReadDeadline(start.Add(s.Limits.BodyTimeout))
+	}
 
 	s.Metrics.HTTPInFlight.Inc()
 	defer func() {
@@ -87,7 +92,7 @@ func (s *server) observe(c *gin.Context) {
 func (s *server) log(c *gin.Context, n *notes, route string, status int, seconds float64) {
 	level := slog.LevelInfo
 	switch {
-	case route == "/healthz" || route == "/readyz" || route == "/metrics":
+	case route == "/healthz" || route == "/readyz" || route == "/metrics" || route == "/replicas":
 		level = slog.LevelDebug // asked for every few seconds, and "not ready" is an answer, not a fault
 	case status >= 500:
 		level = slog.LevelError
@@ -96,6 +101,9 @@ func (s *server) log(c *gin.Context, n *notes, route string, status int, seconds
 		slog.String("request_id", n.id), slog.String("method", c.Request.Method), slog.String("route", route),
 		slog.Int("status", status), slog.Float64("seconds", seconds), slog.Int("bytes", c.Writer.Size()),
 		slog.String("client", c.ClientIP()),
+	}
+	if n.key != "" {
+		attrs = append(attrs, slog.String("key", n.key))
 	}
 	if n.model != "" {
 		attrs = append(attrs, slog.String("model", n.model), slog.Int("n", n.n), slog.Int("steps", n.steps),

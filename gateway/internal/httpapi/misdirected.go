@@ -34,12 +34,6 @@ func (s *server) checkQuery(c *gin.Context) {
 	s.refuse(c, f)
 }
 
-// refuse answers with an error a request whose body has not been read.
-func (s *server) refuse(c *gin.Context, err error) {
-	dropBody(c)
-	s.fail(c, err)
-}
-
 // meant names the path that was probably meant by one that does not exist, and
 // why it was missed; empty if there is none.
 func meant(routes gin.RoutesInfo, missed string) string {

@@ -151,7 +151,7 @@ func TestSlowQuestionsEnd(t *testing.T) {
 		defer server.Close()
 		go func() { _, _ = io.WriteString(client, `{"prompt": `) }()
 		w := connection{httptest.NewRecorder(), server}
-		req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/v1/prompts/check", server)
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "http://localhost/v1/prompts/check", server)
 		req.Header.Set("Content-Type", "application/json")
 		start := time.Now()
 		handler.ServeHTTP(w, req)

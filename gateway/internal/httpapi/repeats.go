@@ -13,101 +13,182 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/facediffuser/facediffuser/gateway/internal/job"
+	"github.com/facediffuser/facediffuser/gateway/internal/keys"
 	"github.com/facediffuser/facediffuser/gateway/internal/picture"
+	"github.com/facediffuser/facediffuser/gateway/internal/telemetry"
 )
+
+const idempotencyKey = "Idempotency-Key"
 
 // repeats remembers the jobs of requests that carried an Idempotency-Key, so
 // that a request sent again gets the pictures of the first instead of new ones.
-// It lives in this process only and forgets the oldest beyond its bounds.
+// It lives in this process only. Jobs that run are bounded by the queue; of
+// those that are done it keeps the successful ones, for a time and within a
+// budget that counts all they hold, and forgets the oldest beyond it.
 type repeats struct {
+	metrics *telemetry.Metrics
+
 	mu    sync.Mutex
-	byKey map[string]*repeat
+	byKey map[ownedKey]*repeat
+	kept  int // jobs that are done
+	bytes int // that these hold
 }
+
+// ownedKey is an Idempotency-Key of one principal: others have their own.
+type ownedKey struct{ owner, key string }
 
 type repeat struct {
 	digest  [sha256.Size]byte
 	job     *job.Job
 	holders int // requests that wait for the job
+
+	// Of a job that is done and kept.
+	since  time.Time
+	bytes  int
+	expiry *time.Timer
 }
 
 const (
 	repeatsMaxAge   = 10 * time.Minute
 	repeatsMaxKeys  = 256
-	repeatsMaxBytes = 32 << 20 // of pixels, about
+	repeatsMaxBytes = 32 << 20
 	maxKeyLength    = 255
 )
 
-func newRepeats() *repeats { return &repeats{byKey: map[string]*repeat{}} }
+func newRepeats(m *telemetry.Metrics) *repeats {
+	return &repeats{metrics: m, byKey: map[ownedKey]*repeat{}}
+}
+
+// knows says whether a request with that key may find a job.
+func (p *repeats) knows(k ownedKey) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, ok := p.byKey[k]
+	return k.key != "" && ok
+}
 
 // submit starts the request's job, or finds the one that an earlier request
-// with the same key has started. release ends this request's interest in the
-// job: a job that nobody waits for is canceled.
+// of the same principal with the same key has started. release ends this
+// request's interest in the job: a job that nobody waits for is canceled.
 func (s *server) submit(c *gin.Context, r *session) (release func(), err error) {
-	key := c.GetHeader("Idempotency-Key")
-	if key == "" {
-		if r.job, err = s.Runner.Submit(c.Request.Context(), r.request); err != nil {
+	ctx, admission := c.Request.Context(), admissionOf(c)
+	k := ownedKey{principalOf(c).ID(), c.GetHeader(idempotencyKey)}
+	if k.key == "" {
+		if r.job, err = s.start(ctx, r, admission); err != nil {
 			return nil, err
 		}
 		return r.job.Cancel, nil
 	}
-	if len(key) > maxKeyLength {
-		return nil, invalid("Idempotency-Key", "Idempotency-Key is %d bytes long, at most %d are taken", len(key), maxKeyLength)
+	if len(k.key) > maxKeyLength {
+		return nil, invalid(idempotencyKey, "%s is %d bytes long, at most %d are taken", idempotencyKey, len(k.key), maxKeyLength)
 	}
 
 	digest := r.digest()
-	s.repeats.mu.Lock()
-	defer s.repeats.mu.Unlock()
-	s.repeats.forget()
-	known, ok := s.repeats.byKey[key]
+	p := s.repeats
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	known, ok := p.byKey[k]
 	if ok && known.digest != digest {
-		return nil, &fault{kind: keyReused, param: "Idempotency-Key", message: "this Idempotency-Key came with another request before"}
+		return nil, &fault{kind: keyReused, param: idempotencyKey, message: "this " + idempotencyKey + " came with another request before"}
 	}
 	if ok && known.job.State().Final() && known.job.State() != job.Succeeded {
-		ok = false // what did not work may be tried again
+		ok = false // what did not work may be tried again; settle is about to forget it
 	}
 	if !ok {
 		// The job must outlive this request when another waits for it too.
-		started, err := s.Runner.Submit(context.WithoutCancel(c.Request.Context()), r.request)
+		started, err := s.start(context.WithoutCancel(ctx), r, admission)
 		if err != nil {
 			return nil, err
 		}
 		known = &repeat{digest: digest, job: started}
-		s.repeats.byKey[key] = known
+		p.byKey[k] = known
+		go p.settle(k, known)
 	}
 	known.holders++
 	r.job, r.request = known.job, known.job.Request
 	return func() {
-		s.repeats.mu.Lock()
-		defer s.repeats.mu.Unlock()
-		if known.holders--; known.holders == 0 {
-			known.job.Cancel() // nothing to a job that has ended
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if known.holders--; known.holders == 0 && !known.job.State().Final() {
+			// Whoever comes with the key now must not meet a job that is being canceled.
+			if p.byKey[k] == known {
+				delete(p.byKey, k)
+			}
+			known.job.Cancel()
 		}
 	}, nil
 }
 
-// forget drops what is too old or too much, oldest first; mu is held.
-func (p *repeats) forget() {
-	oldest := slices.SortedFunc(maps.Keys(p.byKey), func(a, b string) int {
-		return p.byKey[a].job.Created.Compare(p.byKey[b].job.Created)
-	})
-	var bytes int
-	for _, k := range oldest {
-		bytes += p.byKey[k].bytes()
+// start spends the key's pictures and submits the job. They are given back if
+// it then fails by no doing of the client's.
+func (s *server) start(ctx context.Context, r *session, admission *keys.Admission) (*job.Job, error) {
+	if err := admission.Spend(r.request.N); err != nil {
+		return nil, err
 	}
-	for i, k := range oldest {
-		r := p.byKey[k]
-		if len(oldest)-i < repeatsMaxKeys && bytes <= repeatsMaxBytes && time.Since(r.job.Created) < repeatsMaxAge {
-			return
+	j, err := s.Runner.Submit(ctx, r.request)
+	if err != nil {
+		admission.Refund()
+		return nil, err
+	}
+	go func() {
+		if _, err := j.Wait(context.Background()); err != nil && answers[faultOf(err).kind].status >= 500 {
+			admission.Refund()
 		}
-		bytes -= r.bytes()
+	}()
+	return j, nil
+}
+
+// settle waits for a job and then keeps or forgets it.
+func (p *repeats) settle(k ownedKey, r *repeat) {
+	_, err := r.job.Wait(context.Background())
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.byKey[k] != r {
+		return // nobody waited for it, or another has taken its place
+	}
+	if r.bytes = footprint(r); err != nil || r.bytes > repeatsMaxBytes {
+		delete(p.byKey, k)
+		return
+	}
+	r.since = time.Now()
+	r.expiry = time.AfterFunc(repeatsMaxAge, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.drop(k, r)
+	})
+	p.count(1, r.bytes)
+	p.shrink()
+}
+
+// count changes what is kept; mu is held.
+func (p *repeats) count(jobs, bytes int) {
+	p.kept += jobs
+	p.bytes += bytes
+	p.metrics.KeptRequests.Set(float64(p.kept))
+	p.metrics.KeptBytes.Set(float64(p.bytes))
+}
+
+// drop forgets a kept job; mu is held.
+func (p *repeats) drop(k ownedKey, r *repeat) {
+	if p.byKey[k] == r {
+		r.expiry.Stop()
+		p.count(-1, -r.bytes)
 		delete(p.byKey, k)
 	}
 }
 
-// bytes is about what the job's pictures take.
-func (r *repeat) bytes() int {
-	q := r.job.Request
-	return 3 * q.Width * q.Height * q.N * (1 + q.Previews)
+// shrink forgets the oldest beyond the bounds; mu is held.
+func (p *repeats) shrink() {
+	for p.kept > repeatsMaxKeys || p.bytes > repeatsMaxBytes {
+		var oldest ownedKey
+		var since time.Time
+		for k, r := range p.byKey {
+			if !r.since.IsZero() && (since.IsZero() || r.since.Before(since)) {
+				oldest, since = k, r.since
+			}
+		}
+		p.drop(oldest, p.byKey[oldest])
+	}
 }
 
 // digest identifies what was asked for: the endpoint, every field as it was

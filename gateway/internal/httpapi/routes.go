@@ -8,11 +8,10 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/facediffuser/facediffuser/gateway/internal/family"
 	"github.com/facediffuser/facediffuser/gateway/internal/job"
+	"github.com/facediffuser/facediffuser/gateway/internal/keys"
 	"github.com/facediffuser/facediffuser/gateway/internal/parameters"
 	"github.com/facediffuser/facediffuser/gateway/internal/picture"
 	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
@@ -31,20 +30,22 @@ type Pipeline interface {
 }
 
 // Options are what the API is made of. All are required but
-// those of Limits with a default.
+// Keys and those of Limits with a default.
 type Options struct {
 	Pipeline Pipeline
 	Runner   *job.Runner
 	Intake   *upload.Intake
-	// Ready names what is missing before requests can be served; nothing when ready.
-	Ready func(ctx context.Context) (missing []string)
+	Keys     *keys.Ring // nil: who asks needs no key
+	// Ready names what is missing before requests can be served; nothing when
+	// ready. It answers from what is known, and strangers see what it says.
+	Ready   func() (missing []string)
+	Browser Browser
 	// Recovery is in how long networks that fail now can be expected to work again.
 	Recovery func() time.Duration
 
-	Metrics  *telemetry.Metrics
-	Gatherer prometheus.Gatherer
-	Log      *slog.Logger
-	Version  string
+	Metrics *telemetry.Metrics
+	Log     *slog.Logger
+	Version string
 	// PublicURL is where clients reach the gateway, without a slash at its end;
 	// empty where that is not known.
 	PublicURL string
@@ -66,6 +67,9 @@ type Limits struct {
 	// WriteTimeout is the time in which a client must take an answer or an
 	// event of a stream; default 1 min.
 	WriteTimeout time.Duration
+	// BodyTimeout is the time in which the body of a request must come that
+	// needs none; uploads have a time of their own. Default 10 s.
+	BodyTimeout time.Duration
 	// KeepAlive is the longest silence of a stream; default 15 s.
 	KeepAlive time.Duration
 }
@@ -77,6 +81,7 @@ func (l Limits) withDefaults() Limits {
 		}
 	}
 	fill(&l.WriteTimeout, time.Minute)
+	fill(&l.BodyTimeout, 10*time.Second)
 	fill(&l.KeepAlive, 15*time.Second)
 	return l
 }
@@ -87,50 +92,55 @@ type server struct {
 	repeats *repeats
 }
 
-// New makes the handler of the whole surface.
+// New makes the handler of the whole surface, but for the admin listener's.
 func New(o Options) http.Handler {
 	o.Limits = o.Limits.withDefaults()
-	s := &server{Options: o, fields: parameters.Of(o.Pipeline.Family()), repeats: newRepeats()}
+	s := &server{Options: o, fields: parameters.Of(o.Pipeline.Family()), repeats: newRepeats(o.Metrics)}
+	r := s.engine(o.Browser)
+	s.routes(r)
+	s.startSeries(r.Routes())
+	return r
+}
 
+// engine is what both listeners have in common.
+func (s *server) engine(browser Browser) *gin.Engine {
 	gin.SetMode(gin.ReleaseMode)
 	r := gin.New()
 	r.HandleMethodNotAllowed = true
 	r.RedirectTrailingSlash = false
-	proxies := make([]string, len(o.TrustedProxies))
-	for i, p := range o.TrustedProxies {
+	proxies := make([]string, len(s.TrustedProxies))
+	for i, p := range s.TrustedProxies {
 		proxies[i] = p.String()
 	}
 	if err := r.SetTrustedProxies(proxies); err != nil {
 		panic(err) // it only parses them
 	}
-	r.Use(s.observe, s.recover, s.checkQuery)
+	r.Use(s.observe, s.recover, browser.guard(s), s.checkQuery)
 	r.NoRoute(func(c *gin.Context) {
 		s.refuse(c, &fault{kind: notFound, message: "no such path: " + c.Request.URL.Path + meant(r.Routes(), c.Request.URL.Path)})
 	})
 	r.NoMethod(func(c *gin.Context) {
 		s.refuse(c, &fault{kind: methodNotAllowed, message: c.Request.URL.Path + " does not take " + c.Request.Method + ", but " + c.Writer.Header().Get("Allow")})
 	})
-	s.routes(r)
-	s.startSeries(r.Routes())
 	return r
 }
 
 // routes is the whole surface.
 func (s *server) routes(r gin.IRoutes) {
-	get := func(path string, handler gin.HandlerFunc) {
-		r.GET(path, handler)
-		r.HEAD(path, handler) // net/http leaves the body out
+	get := func(path string, handlers ...gin.HandlerFunc) {
+		r.GET(path, handlers...)
+		r.HEAD(path, handlers...) // net/http leaves the body out
 	}
-	r.POST("/v1/images/edits", s.images(edits))
-	r.POST("/v1/images/generations", s.images(generations))
-	r.POST("/v1/prompts/check", s.checkPrompt)
-	get("/v1/models", s.listModels)
-	get("/v1/models/:id", s.getModel)
-	get("/v1/capabilities", s.capabilities)
+	r.POST("/v1/images/edits", s.allow(keys.Generate), s.admit, s.images(edits))
+	r.POST("/v1/images/generations", s.allow(keys.Generate), s.admit, s.images(generations))
+	r.POST("/v1/prompts/check", s.allow(keys.Read), s.checkPrompt)
+	get("/v1/models", s.allow(keys.Read), s.listModels)
+	get("/v1/models/:id", s.allow(keys.Read), s.getModel)
+	get("/v1/capabilities", s.allow(keys.Read), s.capabilities)
 
+	// Open to all: what tells nothing but whether, and how, to ask.
 	get("/healthz", s.healthz)
 	get("/readyz", s.readyz)
-	get("/metrics", gin.WrapH(promhttp.HandlerFor(s.Gatherer, promhttp.HandlerOpts{})))
 	get("/openapi.json", s.openAPI)
 }
 

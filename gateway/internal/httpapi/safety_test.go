@@ -68,12 +68,12 @@ func TestRefusedPictures(t *testing.T) {
 	if strings.Contains(logged.String(), "secret") {
 		t.Errorf("the log holds a prompt: %s", logged.String())
 	}
-	_, metrics := g.do(t, "GET", "/metrics", "", nil)
+	metrics := g.metrics(t)
 	for _, want := range []string{
 		`facediffuser_safety_checks_total{verdict="refused"} 3`, `facediffuser_safety_checks_total{verdict="passed"} 3`,
 		`facediffuser_pictures_total{outcome="refused"} 9`, `facediffuser_errors_total{kind="moderation_blocked"} 3`,
 	} {
-		if !bytes.Contains(metrics, []byte(want)) {
+		if !strings.Contains(metrics, want) {
 			t.Errorf("no %s in the metrics", want)
 		}
 	}
@@ -146,9 +146,9 @@ func TestFlaggedPictures(t *testing.T) {
 			}
 		}
 	}
-	_, metrics := g.do(t, "GET", "/metrics", "", nil)
+	metrics := g.metrics(t)
 	for _, want := range []string{`facediffuser_safety_checks_total{verdict="flagged"} 3`, `facediffuser_safety_checks_total{verdict="passed"} 6`} {
-		if !bytes.Contains(metrics, []byte(want)) {
+		if !strings.Contains(metrics, want) {
 			t.Errorf("no %s in the metrics", want)
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"io"
 	"net/http"
 	"path/filepath"
 	"regexp"
@@ -18,7 +17,7 @@ import (
 // TestSeriesFromTheStart: every series that an alert could be made of is scraped before the first request, at 0.
 func TestSeriesFromTheStart(t *testing.T) {
 	g := serve(t, newFake())
-	scraped := scrape(t, g.URL)
+	scraped := g.metrics(t)
 	want := []string{
 		`facediffuser_pictures_total{outcome="succeeded"} 0`, `facediffuser_pictures_total{outcome="failed"} 0`, `facediffuser_pictures_total{outcome="canceled"} 0`,
 		`facediffuser_pictures_total{outcome="expired"} 0`, `facediffuser_pictures_total{outcome="rejected"} 0`, `facediffuser_pictures_total{outcome="refused"} 0`,
@@ -46,7 +45,7 @@ func TestSeriesFromTheStart(t *testing.T) {
 // TestNoSeriesBeginsLater: what real requests count was there before.
 func TestNoSeriesBeginsLater(t *testing.T) {
 	g := serve(t, newFake())
-	before := series(scrape(t, g.URL))
+	before := series(g.metrics(t))
 	for _, body := range []string{`{"prompt": "a man"}`, `{"prompt": "a man", "n": 0}`, `{"prompt": "a man", "mask": ""}`, `{}`, `[`, `{"prompt": "a man", "model": "x"}`, `{"what": 1}`} {
 		response, err := http.Post(g.URL+"/v1/images/generations", "application/json", strings.NewReader(body))
 		if err != nil {
@@ -61,7 +60,7 @@ func TestNoSeriesBeginsLater(t *testing.T) {
 		}
 		response.Body.Close()
 	}
-	after := series(scrape(t, g.URL))
+	after := series(g.metrics(t))
 	if len(after) < 50 {
 		t.Fatalf("only %d series", len(after))
 	}
@@ -70,20 +69,6 @@ func TestNoSeriesBeginsLater(t *testing.T) {
 			t.Errorf("began later: %s", s)
 		}
 	}
-}
-
-func scrape(t *testing.T, url string) string {
-	t.Helper()
-	response, err := http.Get(url + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
 }
 
 // series are the names and labels of a scrape, without values.

@@ -108,6 +108,17 @@ func (r *Runner) Submit(ctx context.Context, request *pipeline.Request) (*Job, e
 	return j, nil
 }
 
+// Admissible says whether a request for one picture would be admitted now: nil
+// or a *Rejection. It reserves nothing.
+func (r *Runner) Admissible() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if rejection := r.refuse(1); rejection != nil {
+		return rejection
+	}
+	return nil
+}
+
 // refuse says why n more pictures cannot be admitted. An idle runner admits
 // any request, even one with more pictures than the queue would hold.
 func (r *Runner) refuse(n int) *Rejection {
@@ -190,26 +201,39 @@ func (r *Runner) expected() time.Duration {
 	return sum / n
 }
 
-// Draining says whether Drain has been called.
+// Draining says whether nothing more is admitted.
 func (r *Runner) Draining() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.draining
 }
 
-// Drain admits nothing more and waits for the jobs that are there. When ctx
-// ends first, it cancels them, waits until they have stopped, and returns
-// ctx's error.
-func (r *Runner) Drain(ctx context.Context) error {
+// Idle says whether no job is there.
+func (r *Runner) Idle() bool {
 	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.live) == 0
+}
+
+// StopAdmitting admits nothing more. The channel is closed when the jobs that
+// are there have ended.
+func (r *Runner) StopAdmitting() (idle <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.idle == nil {
 		r.draining, r.idle = true, make(chan struct{})
 		if len(r.live) == 0 {
 			close(r.idle)
 		}
 	}
-	idle := r.idle
-	r.mu.Unlock()
+	return r.idle
+}
+
+// Drain admits nothing more and waits for the jobs that are there. When ctx
+// ends first, it cancels them, waits until they have stopped, and returns
+// ctx's error.
+func (r *Runner) Drain(ctx context.Context) error {
+	idle := r.StopAdmitting()
 
 	select {
 	case <-idle:

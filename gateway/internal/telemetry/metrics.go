@@ -43,6 +43,23 @@ type Metrics struct {
 	HTTPInFlight prometheus.Gauge
 	UploadBytes  prometheus.Histogram
 
+	// KeptRequests and KeptBytes are what is remembered of requests with an
+	// Idempotency-Key that are done.
+	KeptRequests prometheus.Gauge
+	KeptBytes    prometheus.Gauge
+
+	// Keys are the API keys in force; KeyReloads counts changes of their file.
+	// Label: outcome, taken or refused.
+	Keys       prometheus.Gauge
+	KeyReloads *prometheus.CounterVec
+
+	// Connections of a listener, those that were closed to make room, and
+	// failures to accept one. Label: listener, public or admin; of
+	// ConnectionsShed also phase, what the connection was doing.
+	Connections     *prometheus.GaugeVec
+	ConnectionsShed *prometheus.CounterVec
+	AcceptErrors    *prometheus.CounterVec
+
 	registry prometheus.Registerer
 }
 
@@ -92,7 +109,15 @@ func NewMetrics(registry prometheus.Registerer, build Build) *Metrics {
 	m.HTTPSeconds = histogramVec("http_request_seconds", "Seconds from a request's head to its last byte.", waitBounds, "route")
 	m.HTTPInFlight = gauge("http_requests_in_flight", "HTTP requests being answered.")
 	m.UploadBytes = histogram("upload_bytes", "Bytes of one request body of /v1/images.", prometheus.ExponentialBuckets(1<<10, 8, 7))
+	m.KeptRequests = gauge("kept_requests", "Requests with an Idempotency-Key whose pictures are kept.")
+	m.KeptBytes = gauge("kept_bytes", "Bytes of memory that they hold.")
+	m.Keys = gauge("keys", "API keys in force.")
+	m.KeyReloads = counterVec("key_reloads_total", "Changes of the file of keys.", "outcome")
+	m.Connections = prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: "connections", Help: "Open connections."}, []string{"listener"})
+	m.ConnectionsShed = counterVec("connections_shed_total", "Connections closed because there were too many.", "listener", "phase")
+	m.AcceptErrors = counterVec("accept_errors_total", "Failures to accept a connection.", "listener")
 	for _, c := range []prometheus.Collector{
+		m.KeptRequests, m.KeptBytes, m.Keys, m.KeyReloads, m.Connections, m.ConnectionsShed, m.AcceptErrors,
 		m.StepSeconds, m.NetworkSeconds, m.NetworkFailures, m.PicturesWaiting, m.PicturesRunning, m.Pictures, m.PictureSeconds, m.QueueSeconds,
 		m.SafetyChecks, m.Errors, m.HTTPRequests, m.HTTPSeconds, m.HTTPInFlight, m.UploadBytes,
 		collectors.NewGoCollector(),

@@ -31,6 +31,10 @@ func TestDocumented(t *testing.T) {
 	m.Errors.WithLabelValues("queue_full")
 	m.HTTPRequests.WithLabelValues("/healthz", "GET", "200")
 	m.HTTPSeconds.WithLabelValues("/healthz")
+	m.KeyReloads.WithLabelValues("taken")
+	m.Connections.WithLabelValues("public")
+	m.ConnectionsShed.WithLabelValues("public", "idle")
+	m.AcceptErrors.WithLabelValues("public")
 
 	if problems, err := testutil.GatherAndLint(registry); err != nil || len(problems) > 0 {
 		t.Errorf("promlint: %v, %v", problems, err)
