@@ -37,10 +37,12 @@ type fake struct {
 	// unsafe says whether a picture is; previews are as their picture.
 	safety pipeline.Safety
 	unsafe func(image int) bool
+	// connections are at most that many.
+	connections int
 }
 
 func newFake() *fake {
-	f := &fake{safety: pipeline.SafetyOff, family: family.Family{
+	f := &fake{safety: pipeline.SafetyOff, connections: 1000, family: family.Family{
 		Name: "mini", Aliases: []string{"face-diffuser"}, Created: 1700000000, WeightsSHA256: strings.Repeat("0", 64),
 		Defaults: family.Defaults{Scheduler: "ddim", Steps: 6, GuidanceScale: 5, StageBounds: family.StageBounds{StartMerge: 0.3, Final: 0.6}},
 		Limits:   family.Limits{MaxSteps: 100, MinGuidanceScale: 1, MaxGuidanceScale: 20},
@@ -183,6 +185,7 @@ func serve(t testing.TB, f *fake, change ...func(*httpapi.Options, *job.Options)
 		},
 		Missing: func() []string { return []string{"the model unet_sdm: 10.0.0.7:8001 is away"} },
 	})
+	g.Listener = httpapi.LimitConnections(g.Config, g.Listener, httpapi.ConnectionLimits{Listener: "public", Max: f.connections, Metrics: metrics, Log: log})
 	g.Start()
 	t.Cleanup(func() {
 		g.Close()
