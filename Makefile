@@ -24,7 +24,7 @@ help: ## list the targets
 	@echo
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: build venv ## build, start a gateway with its own Triton and wait for requests (ARGS="--listen :8081" adds flags)
+run: build venv ## build, start a gateway with its own Triton and wait for requests (ARGS="--listen 127.0.0.1:8081" adds flags)
 	@exec bin/facediffuser serve $(ARGS)
 
 build: need ## build bin/facediffuser
@@ -42,7 +42,7 @@ toolkit-venv: .venv-toolkit/.ready ## make .venv-toolkit, with PyTorch, for trai
 	@MINOR=11 scripts/venv.sh .venv-toolkit $<
 
 test: ## vet, all tests with the race detector on a real Triton, the SDKs, fuzz seeds, benchmarks once
-	@MINOR=10 MAKE_VERSION=$(MAKE_VERSION) scripts/need.sh go python make gcc node
+	@MINOR=10 MAKE_VERSION=$(MAKE_VERSION) scripts/need.sh go python make gcc node chromium
 	@scripts/phases.sh build venv test-go bench-once
 
 test-go: venv bin/gotestsum

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Usage: scripts/need.sh go|python|make|gcc|node ...
+# Usage: scripts/need.sh go|python|make|gcc|node|chromium ...
 # Says in one message everything that this machine lacks of the tools named, and fails if it lacks any.
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -19,6 +19,9 @@ for tool in "$@"; do
       at_least Node.js 20.0 "$(node --version 2>/dev/null | sed 's/^v//')" "The test of the JavaScript SDK needs it, with npm. See https://nodejs.org/"
       command -v npm >/dev/null || missing+=("npm: not found. It comes with Node.js.") ;;
     gcc) "${CC:-gcc}" --version >/dev/null 2>&1 || missing+=("a C compiler (gcc): not found. The race detector of Go needs it.") ;;
+    chromium)
+      command -v "${CHROMIUM:-chromium}" chromium-browser google-chrome >/dev/null ||
+        missing+=("Chromium: not found. The tests of what web pages may do need it. Debian: apt-get install chromium; or set CHROMIUM to its path.") ;;
     python)
       scripts/python.sh >/dev/null || missing+=("CPython 3.${MINOR:-9} to 3.13 with venv: $(python3 --version 2>/dev/null || echo 'no python3') was found. Install one (Debian: python3 and python3-venv) or set PYTHON to its path.") ;;
     *) echo "need.sh: $tool is not known" >&2; exit 2 ;;

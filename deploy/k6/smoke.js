@@ -1,11 +1,12 @@
 // A smoke test under a light, even load: edits, generations and streams, each at RATE requests a second (default 0.5) for DURATION
-// (default 30s). `make load` runs it; FACEDIFFUSER_URL names the gateway. k6 v1, https://grafana.com/docs/k6/
+// (default 30s). `make load` runs it; FACEDIFFUSER_URL names the gateway, FACEDIFFUSER_API_KEY a key where it wants one. k6 v1, https://grafana.com/docs/k6/
 import http from 'k6/http';
 import encoding from 'k6/encoding';
 import { check } from 'k6';
 import { Counter, Trend } from 'k6/metrics';
 
 const url = __ENV.FACEDIFFUSER_URL || 'http://127.0.0.1:8080';
+const auth = __ENV.FACEDIFFUSER_API_KEY ? { authorization: `Bearer ${__ENV.FACEDIFFUSER_API_KEY}` } : {};
 const face = open(__ENV.FACE || import.meta.resolve('../../examples/alice.png'), 'b');
 const rate = Number(__ENV.RATE || 0.5);
 
@@ -54,19 +55,19 @@ function form(fields) {
 const answer = (response) => (response.status === 200 ? response.json('data') : [{}]).map((d) => d.b64_json);
 
 export function edit() {
-  const response = http.post(`${url}/v1/images/edits`, form({ ...quick, prompt: 'a woman <|image|> in the snow at night' }));
+  const response = http.post(`${url}/v1/images/edits`, form({ ...quick, prompt: 'a woman <|image|> in the snow at night' }), { headers: auth });
   judge(response, answer(response));
 }
 
 export function generation() {
   const body = JSON.stringify({ ...quick, prompt: 'a man on the beach at sunset', n: 2 });
-  const response = http.post(`${url}/v1/images/generations`, body, { headers: { 'content-type': 'application/json' } });
+  const response = http.post(`${url}/v1/images/generations`, body, { headers: { ...auth, 'content-type': 'application/json' } });
   judge(response, answer(response), { 'two pictures': () => answer(response).length === 2 });
 }
 
 export function stream() {
   const fields = form({ ...quick, prompt: 'a woman <|image|> in the forest', stream: true, partial_images: 2 });
-  const response = http.post(`${url}/v1/images/edits`, fields); // k6 gives the body of a stream when it has ended
+  const response = http.post(`${url}/v1/images/edits`, fields, { headers: auth }); // k6 gives the body of a stream when it has ended
   const events = (response.body || '').split('\n').filter((line) => line.startsWith('data: ')).map((line) => JSON.parse(line.slice(6)));
   const of = (type) => events.filter((e) => e.type === `image_edit.${type}`).map((e) => e.b64_json);
   judge(response, [...of('partial_image'), ...(of('completed').length ? of('completed') : [''])], {

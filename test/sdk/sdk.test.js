@@ -1,4 +1,4 @@
-// The official `openai` SDK against a running gateway at FACEDIFFUSER_URL. Nothing of the SDK is adapted.
+// The official `openai` SDK against a running gateway at FACEDIFFUSER_URL, whose metrics are at FACEDIFFUSER_ADMIN_URL. Nothing of the SDK is adapted.
 // FACEDIFFUSER_BROKEN_URL is a server whose streams fail in the middle as the gateway's do, FACEDIFFUSER_REFUSING_URL one that refuses every
 // picture as the gateway's safety checker does; FACEDIFFUSER_EXAMPLES holds sample faces.
 import assert from 'node:assert/strict';
@@ -9,6 +9,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import OpenAI, { toFile } from 'openai';
 
 const url = process.env.FACEDIFFUSER_URL;
+const admin = process.env.FACEDIFFUSER_ADMIN_URL;
 const quick = { num_inference_steps: 4, seed: 42 }; // this gateway's own fields
 
 const client = (base = url) => new OpenAI({ baseURL: `${base}/v1`, apiKey: 'none', timeout: 120_000 });
@@ -21,7 +22,7 @@ function isPicture(b64, magic = '89504e47') {
 }
 
 async function metric(line) {
-  const text = await (await fetch(`${url}/metrics`)).text();
+  const text = await (await fetch(`${admin}/metrics`)).text();
   return Number(text.split('\n').find((l) => l.startsWith(line + ' '))?.split(' ').pop() ?? 0);
 }
 

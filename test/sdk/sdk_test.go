@@ -19,7 +19,8 @@ import (
 	"time"
 )
 
-// TestSDKs uses the gateway at FACEDIFFUSER_URL if that is set, else one of its own.
+// TestSDKs uses the gateway at FACEDIFFUSER_URL, whose admin listener is at
+// FACEDIFFUSER_ADMIN_URL, if that is set, else one of its own.
 func TestSDKs(t *testing.T) {
 	root, err := filepath.Abs("../..")
 	if err != nil {
@@ -27,8 +28,9 @@ func TestSDKs(t *testing.T) {
 	}
 	python := pythonSDK(t, root)
 	javaScriptSDK(t)
-	env := append(os.Environ(),
-		"FACEDIFFUSER_URL="+gateway(t, root), "FACEDIFFUSER_REFUSING_URL="+refusing(t, root), "FACEDIFFUSER_BROKEN_URL="+broken(t, root), "FACEDIFFUSER_EXAMPLES="+filepath.Join(root, "examples"))
+	url, admin := gateway(t, root)
+	env := append(os.Environ(), "FACEDIFFUSER_URL="+url, "FACEDIFFUSER_ADMIN_URL="+admin,
+		"FACEDIFFUSER_REFUSING_URL="+refusing(t, root), "FACEDIFFUSER_BROKEN_URL="+broken(t, root), "FACEDIFFUSER_EXAMPLES="+filepath.Join(root, "examples"))
 	t.Run("python", func(t *testing.T) { run(t, env, python, "test_sdk.py") })
 	t.Run("javascript", func(t *testing.T) { run(t, env, "node", "--test", "sdk.test.js") })
 }
@@ -68,11 +70,11 @@ func javaScriptSDK(t *testing.T) {
 	}
 }
 
-// gateway starts this checkout's gateway and returns its address.
-func gateway(t *testing.T, root string) string {
+// gateway starts this checkout's gateway and returns its addresses.
+func gateway(t *testing.T, root string) (url, admin string) {
 	t.Helper()
 	if url := os.Getenv("FACEDIFFUSER_URL"); url != "" {
-		return url
+		return url, os.Getenv("FACEDIFFUSER_ADMIN_URL")
 	}
 	program := filepath.Join(t.TempDir(), "facediffuser")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./gateway")
@@ -110,13 +112,17 @@ func gateway(t *testing.T, root string) string {
 	address := regexp.MustCompile(`http://[0-9.]+:[0-9]+`)
 	lines := bufio.NewScanner(stdout)
 	for lines.Scan() {
-		if url := address.FindString(lines.Text()); url != "" {
+		found := address.FindString(lines.Text())
+		if url == "" {
+			url = found
+		}
+		if strings.HasPrefix(lines.Text(), "For operators") {
 			go func() { _, _ = io.Copy(io.Discard, stdout) }()
-			return url
+			return url, found
 		}
 	}
 	t.Fatalf("the gateway ended before it was ready (%v)", lines.Err())
-	return ""
+	return "", ""
 }
 
 // refusing answers every request as the gateway does whose safety checker refuses

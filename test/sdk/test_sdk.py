@@ -1,4 +1,4 @@
-"""The official `openai` SDK against a running gateway at FACEDIFFUSER_URL. Nothing of the SDK is adapted.
+"""The official `openai` SDK against a running gateway at FACEDIFFUSER_URL, whose metrics are at FACEDIFFUSER_ADMIN_URL. Nothing of the SDK is adapted.
 
 FACEDIFFUSER_BROKEN_URL is a server whose streams fail in the middle as the gateway's do, FACEDIFFUSER_REFUSING_URL one that refuses every
 picture as the gateway's safety checker does; FACEDIFFUSER_EXAMPLES holds sample faces.
@@ -19,6 +19,7 @@ import openai
 from openai.types.image_generate_params import ImageGenerateParamsBase
 
 URL = os.environ["FACEDIFFUSER_URL"]
+ADMIN = os.environ["FACEDIFFUSER_ADMIN_URL"]
 FACES = pathlib.Path(os.environ["FACEDIFFUSER_EXAMPLES"])
 QUICK = {"num_inference_steps": 4, "seed": 42}  # this gateway's own fields, flat in extra_body
 
@@ -32,7 +33,7 @@ def face(name):
 
 
 def metric(line):
-    with urllib.request.urlopen(URL + "/metrics") as response:
+    with urllib.request.urlopen(ADMIN + "/metrics") as response:
         found = re.search(rf"^{re.escape(line)} (\S+)$", response.read().decode(), re.M)
     return float(found[1]) if found else 0.0
 

@@ -9,6 +9,7 @@ import (
 	"image/color"
 	"image/png"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -39,6 +40,8 @@ type fake struct {
 	unsafe func(image int) bool
 	// connections are at most that many.
 	connections int
+	// listener, if set, is where the API listens.
+	listener net.Listener
 }
 
 func newFake() *fake {
@@ -185,6 +188,10 @@ func serve(t testing.TB, f *fake, change ...func(*httpapi.Options, *job.Options)
 		},
 		Missing: func() []string { return []string{"the model unet_sdm: 10.0.0.7:8001 is away"} },
 	})
+	if f.listener != nil {
+		g.Listener.Close()
+		g.Listener = f.listener
+	}
 	g.Listener = httpapi.LimitConnections(g.Config, g.Listener, httpapi.ConnectionLimits{Listener: "public", Max: f.connections, Metrics: metrics, Log: log})
 	g.Start()
 	t.Cleanup(func() {
