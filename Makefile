@@ -7,6 +7,9 @@ SHELL := /bin/bash
 # Without cgo the program is static and needs no C compiler. All but the race detector is built so, and therefore only once.
 GO ?= go
 K6_VERSION := v1.8.1
+GOVULNCHECK_VERSION := v1.9.0
+# The vulnerability database is a module too, so it comes through the module proxy and is pinned; VULNDB_VERSION=latest asks for today's.
+VULNDB_VERSION ?= v0.0.0-20261105234957-e22db6528018
 FUZZTIME ?= 10s
 # Outside the checkout: data sets, checkpoints and pictures of training and evaluation.
 WORK_DIR ?= $(HOME)/face-diffuser-work
@@ -16,7 +19,7 @@ ARGS ?=
 # Tests find the interpreter of the local Triton here, wherever their package lies.
 export FACEDIFFUSER_PYTHON := $(CURDIR)/.venv/bin/python
 
-.PHONY: help run build venv toolkit-venv test test-go bench-once test-toolkit check-sd15 lint check fuzz bench bench-attack load goldens report report-page data clean need
+.PHONY: help run build venv toolkit-venv test test-go bench-once test-toolkit check-sd15 lint vulnerabilities check fuzz bench bench-attack load goldens report report-page data clean need
 
 help: ## list the targets
 	@echo "make run    a gateway with its own Triton on http://127.0.0.1:8080"
@@ -61,6 +64,10 @@ check-sd15: build venv toolkit-venv ## from weights to a served picture at Stabl
 lint: bin/golangci-lint ## golangci-lint and the formatters it holds
 	bin/golangci-lint run ./...
 
+vulnerabilities: bin/govulncheck bin/vulndb-$(VULNDB_VERSION)/index ## known vulnerabilities that the code can reach (VULNDB_VERSION=latest)
+	@# With the Go that go.mod names, whose standard library has its faults mended, also where this machine's is older.
+	GOTOOLCHAIN=auto bin/govulncheck -db file://$(CURDIR)/bin/vulndb-$(VULNDB_VERSION) ./...
+
 check: ## lint, and fail when formatting or generating changes a committed file
 	$(GO) mod verify
 	@$(MAKE) --no-print-directory lint
@@ -104,5 +111,12 @@ bin/gotestsum: tools/go.mod
 	@cd tools && CGO_ENABLED=0 $(GO) build -o ../$@ gotest.tools/gotestsum
 bin/golangci-lint: tools/go.mod
 	@cd tools && CGO_ENABLED=0 $(GO) build -o ../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+bin/govulncheck: Makefile
+	@GOBIN=$(CURDIR)/bin CGO_ENABLED=0 $(GO) install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) && touch $@
+# The database's own program makes the form that govulncheck reads of the module's files.
+bin/vulndb-%/index: Makefile
+	@rm -rf bin/vulndb-* && GOBIN=$(CURDIR)/bin CGO_ENABLED=0 $(GO) install golang.org/x/vulndb/cmd/indexdb@$*
+	@cd / && files=$$($(GO) mod download -json golang.org/x/vulndb@$* | sed -n 's/^\s*"Dir": "\(.*\)",*$$/\1/p') && \
+	  $(CURDIR)/bin/indexdb -vulns "$$files/data/osv" -out $(CURDIR)/bin/vulndb-$*
 bin/k6: Makefile
 	@GOBIN=$(CURDIR)/bin CGO_ENABLED=0 $(GO) install go.k6.io/k6@$(K6_VERSION) && touch $@

@@ -286,12 +286,11 @@ func (c *Config) AdminLoopback() bool { return loopback(c.AdminAddress()) }
 // gateways with a port each do not meet, and takes any free port where there
 // is none at that distance or the HTTP server takes any.
 func (c *Config) AdminAddress() string {
-	switch c.AdminListen {
-	case "off":
+	if c.AdminListen == "off" {
 		return ""
-	default:
+	}
+	if c.AdminListen != "auto" {
 		return c.AdminListen
-	case "auto":
 	}
 	_, port, err := net.SplitHostPort(c.Listen)
 	if err != nil {

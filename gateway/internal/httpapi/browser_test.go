@@ -120,7 +120,12 @@ func codes(t *testing.T, g *gateway) (all []string) {
 // admitted says whether a gateway was asked for a picture and took the request.
 func admitted(t *testing.T, g *gateway) bool {
 	t.Helper()
-	return strings.Contains(g.metrics(t), "facediffuser_pictures_total{")
+	for line := range strings.Lines(g.metrics(t)) {
+		if strings.HasPrefix(line, "facediffuser_pictures_total{") && !strings.HasSuffix(line, " 0\n") {
+			return true
+		}
+	}
+	return false
 }
 
 // TestForeignPage is a page on another port that tries all a page can.

@@ -131,7 +131,7 @@ func (s *server) start(ctx context.Context, r *session, admission *keys.Admissio
 		return nil, err
 	}
 	go func() {
-		if _, err := j.Wait(context.Background()); err != nil && answers[faultOf(err).kind].status >= 500 {
+		if _, err := j.Wait(context.WithoutCancel(ctx)); err != nil && answers[faultOf(err).kind].status >= 500 {
 			admission.Refund()
 		}
 	}()
