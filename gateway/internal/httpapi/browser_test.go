@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -36,8 +37,18 @@ func chromium(t *testing.T) string {
 // runs a script and reports what that learned.
 type site struct {
 	*httptest.Server
-	script  string
 	reports chan map[string]string
+
+	mu      sync.Mutex
+	script  string
+	rebound func() // runs when the script asks for /rebound
+}
+
+// run sets what the page does.
+func (s *site) run(script string, rebound func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.script, s.rebound = script, rebound
 }
 
 func newSite(t *testing.T) *site {
@@ -51,6 +62,11 @@ func newSite(t *testing.T) *site {
 				t.Error(err)
 			}
 			s.reports <- got
+		case "/rebound":
+			s.mu.Lock()
+			rebound := s.rebound
+			s.mu.Unlock()
+			rebound()
 		case "/":
 			s.page(w)
 		default:
@@ -65,6 +81,8 @@ func newSite(t *testing.T) *site {
 // know of a request: status, whether it sees the request's id, and the
 // beginning of the body; "opaque" where the browser tells nothing; "failed".
 func (s *site) page(w http.ResponseWriter) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Connection", "close")
 	fmt.Fprintf(w, `<!doctype html><iframe name="frame"></iframe><script type="module">
@@ -131,7 +149,7 @@ func admitted(t *testing.T, g *gateway) bool {
 // TestForeignPage is a page on another port that tries all a page can.
 func TestForeignPage(t *testing.T) {
 	g, s := serve(t, newFake()), newSite(t)
-	s.script = fmt.Sprintf(`
+	s.run(fmt.Sprintf(`
 const gateway = %q;
 const json = JSON.stringify({prompt: 'a hill', num_inference_steps: 1});
 await attempt('preflighted', gateway + '/v1/images/generations', {method: 'POST', headers: {'content-type': 'application/json'}, body: json});
@@ -147,7 +165,7 @@ Object.assign(form, {method: 'POST', action: gateway + '/v1/images/edits', encty
 form.append(Object.assign(document.createElement('input'), {name: 'prompt', value: 'a hill'}));
 document.body.append(form);
 await new Promise((done) => { document.querySelector('iframe').onload = done; form.submit(); setTimeout(done, 10000); });
-`, g.URL)
+`, g.URL), nil)
 	got := s.visit(t, s.URL)
 	for _, name := range []string{"preflighted", "read", "image"} {
 		if got[name] != "failed" {
@@ -183,20 +201,14 @@ func TestRebinding(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s.script = fmt.Sprintf(`
+			attacker := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { s.page(w) }), ReadHeaderTimeout: time.Minute}
+			go func() { _ = attacker.Serve(l) }()
+			gateways := make(chan *gateway, 1)
+			s.run(fmt.Sprintf(`
 await fetch(%q + '/rebound', {mode: 'no-cors'});
 await attempt('read', '/v1/models');
 await attempt('make', '/v1/images/generations', {method: 'POST', headers: {'content-type': 'application/json'}, body: '{"prompt": "a hill", "num_inference_steps": 1}'});
-`, s.URL)
-			attacker := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { s.page(w) }), ReadHeaderTimeout: time.Minute}
-			go func() { _ = attacker.Serve(l) }()
-			var g *gateway
-			handler := s.Config.Handler
-			s.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if r.URL.Path != "/rebound" {
-					handler.ServeHTTP(w, r)
-					return
-				}
+`, s.URL), func() {
 				// The name leads elsewhere from now on.
 				if err := attacker.Close(); err != nil {
 					t.Error(err)
@@ -206,9 +218,10 @@ await attempt('make', '/v1/images/generations', {method: 'POST', headers: {'cont
 					t.Error(err)
 					return
 				}
-				g = serve(t, f, func(o *httpapi.Options, _ *job.Options) { o.Browser.Loopback = loopback })
+				gateways <- serve(t, f, func(o *httpapi.Options, _ *job.Options) { o.Browser.Loopback = loopback })
 			})
 			got := s.visit(t, "http://evil.test:"+port, "--host-resolver-rules=MAP evil.test 127.0.0.1")
+			g := <-gateways
 			want := "403 id {\"error\":{\"message\":\"this gateway does not answer for the host \\\"evil.test\\\""
 			if !loopback {
 				want = "200 id " // so the attempt is one that works where nothing is in its way
@@ -225,7 +238,7 @@ func TestAllowedPage(t *testing.T) {
 	s := newSite(t)
 	r, secrets := ring(t, keys.Key{Name: "page"})
 	g := serve(t, newFake(), withKeys(r), func(o *httpapi.Options, _ *job.Options) { o.Browser.CORSOrigins = []string{s.URL} })
-	s.script = fmt.Sprintf(`
+	script := fmt.Sprintf(`
 const gateway = %q;
 const headers = {
   'content-type': 'application/json', accept: 'application/json', authorization: 'Bearer ' + %q, 'idempotency-key': 'k', 'openai-organization': 'o',
@@ -236,6 +249,7 @@ await attempt('read', gateway + '/v1/models', {headers});
 await attempt('without a key', gateway + '/v1/models');
 await attempt('remove', gateway + '/v1/models/mini', {method: 'DELETE', headers});
 `, g.URL, secrets[0])
+	s.run(script, nil)
 	got := s.visit(t, s.URL)
 	for name, want := range map[string]string{"make": "200 id {\"created\"", "read": "200 id {", "without a key": "401 id {\"error\"", "remove": "failed"} {
 		if !strings.HasPrefix(got[name], want) {
@@ -244,7 +258,7 @@ await attempt('remove', gateway + '/v1/models/mini', {method: 'DELETE', headers}
 	}
 	// Another page is as foreign as without the setting.
 	other := newSite(t)
-	other.script = strings.Replace(s.script, "'k'", "'l'", 1)
+	other.run(strings.Replace(script, "'k'", "'l'", 1), nil)
 	for name, seen := range other.visit(t, other.URL) {
 		if seen != "failed" {
 			t.Errorf("another page, %s: it sees %q", name, seen)

@@ -202,8 +202,13 @@ func TestReload(t *testing.T) {
 		if _, err := keys.Open(keys.Options{File: file + ".gone"}); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("no file: %v", err)
 		}
+		var mu sync.Mutex
 		var said []string
-		r, err := keys.Open(keys.Options{File: file, Log: slog.New(slog.DiscardHandler), Reloaded: func(n int, err error) { said = append(said, fmt.Sprint(n, err != nil)) }})
+		r, err := keys.Open(keys.Options{File: file, Log: slog.New(slog.DiscardHandler), Reloaded: func(n int, err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			said = append(said, fmt.Sprint(n, err != nil))
+		}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -214,6 +219,8 @@ func TestReload(t *testing.T) {
 			t.Helper()
 			time.Sleep(5 * time.Second)
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			if got := strings.Join(said, ", "); got != want {
 				t.Errorf("reloads: %s, want %s", got, want)
 			}
