@@ -22,7 +22,7 @@ import (
 func TestMemoryOfOneLargePicture(t *testing.T) {
 	for name, most := range map[string]int64{"4:4:4": 400 << 20, "4:2:0": 256 << 20} {
 		t.Run(name, func(t *testing.T) {
-			child := exec.CommandContext(t.Context(), os.Args[0]) //nolint:gosec // itself
+			child := exec.CommandContext(t.Context(), os.Args[0])
 			child.Env = append(os.Environ(), memoryChild+"="+name)
 			child.Stderr = os.Stderr
 			out, err := child.Output()

@@ -52,7 +52,7 @@ func checkMemory(t testing.TB) int64 {
 
 func residentOfChild(t testing.TB, pictures int) int64 {
 	t.Helper()
-	child := exec.CommandContext(t.Context(), os.Args[0]) //nolint:gosec // itself
+	child := exec.CommandContext(t.Context(), os.Args[0])
 	child.Env = append(os.Environ(), fmt.Sprintf("%s=%d", memoryChild, pictures))
 	child.Stderr = os.Stderr
 	out, err := child.Output()
