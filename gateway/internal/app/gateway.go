@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -157,7 +158,7 @@ func (g *gateway) serve(registry *prometheus.Registry) error {
 		Intake: upload.NewIntake(picture.NewDecoder(picture.Limits{MaxPixels: g.settings.MaxImagePixels}, g.family.ObjectResolution), upload.Limits{
 			MaxFileBytes: int64(g.settings.MaxImageBytes), MemoryBytes: int64(g.settings.UploadMemory), Timeout: g.settings.UploadTimeout,
 		}),
-		Browser: httpapi.Browser{Loopback: g.settings.Loopback(), AllowedHosts: g.settings.AllowedHosts, CORSOrigins: g.settings.CORSOrigins},
+		Browser: httpapi.Browser{Loopback: g.settings.Loopback(), AllowedHosts: g.allowedHosts(), CORSOrigins: g.settings.CORSOrigins},
 		Metrics: g.metrics, Log: g.log, Version: version(),
 		EmbedParameters: g.settings.EmbedParameters, EmbedXMP: g.settings.EmbedXMP,
 		Limits: httpapi.Limits{MaxQueue: g.settings.MaxQueue, MaxImagePixels: g.settings.MaxImagePixels, RequestTimeout: g.settings.RequestTimeout},
@@ -181,6 +182,16 @@ func (g *gateway) serve(registry *prometheus.Registry) error {
 		g.watch.Go(func() { g.keys.Watch(ctx) })
 	}
 	return nil
+}
+
+// allowedHosts are the names that the gateway answers for. On loopback the name of the public URL is one: the proxy in front passes it on.
+// Beyond, naming it would close the gateway to every other name that leads to it.
+func (g *gateway) allowedHosts() []string {
+	public, err := url.Parse(g.settings.PublicURL)
+	if err != nil || public.Hostname() == "" || !g.settings.Loopback() {
+		return g.settings.AllowedHosts
+	}
+	return append(slices.Clone(g.settings.AllowedHosts), public.Hostname())
 }
 
 // open begins to answer on a listener.

@@ -196,6 +196,26 @@ func TestAdmin(t *testing.T) {
 	}
 }
 
+// TestHostOfThePublicURL: a proxy on the same machine passes the name on that clients use.
+func TestHostOfThePublicURL(t *testing.T) {
+	g := waiting(t, func(c *config.Config) { c.PublicURL = "https://faces.example.org:8443/faces" })
+	for host, want := range map[string]int{"faces.example.org:8443": 200, "faces.example.org": 200, "localhost": 200, "evil.test": 403} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, g.url()+"/healthz", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = host
+		response, err := newClient("", "").http.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != want {
+			t.Errorf("%s: %s, want %d", host, response.Status, want)
+		}
+	}
+}
+
 // TestStopLetsAnswersOut: an answer that is being written when the gateway is told to end has the rest of the grace.
 func TestStopLetsAnswersOut(t *testing.T) {
 	g := started(t, func(c *config.Config) { c.ShutdownGrace = time.Minute })
