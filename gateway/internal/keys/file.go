@@ -22,7 +22,7 @@ type Scope string
 
 const (
 	Generate Scope = "generate" // make pictures
-	Read     Scope = "read"     // ask for models and capabilities; every key may
+	Read     Scope = "read"     // ask for models and capabilities, check a prompt; every key may
 	Admin    Scope = "admin"    // use the admin listener
 )
 
