@@ -182,7 +182,7 @@ func TestOutputPermissions(t *testing.T) {
 	}
 	in := func(name string) string { return filepath.Join(dir, name) }
 	for _, err := range []error{
-		os.WriteFile(in("program"), binary, 0o755), os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o777), //nolint:gosec // for another user
+		os.WriteFile(in("program"), binary, 0o755), os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o777), // for another user
 		os.Mkdir(in("closed"), 0o555), os.WriteFile(in("kept.png"), nil, 0o444), os.Mkdir(in("shut"), 0o000),
 	} {
 		if err != nil {

@@ -275,7 +275,7 @@ func (g *generation) previewOutputs(files []output) (previews [][]output, err er
 	if g.previewDir == "" {
 		return nil, nil
 	}
-	if err := os.MkdirAll(g.previewDir, 0o777); err != nil { // as the user's umask has it
+	if err := os.MkdirAll(g.previewDir, 0o777); err != nil { //nolint:gosec // as the user's umask has it
 		return nil, unusable(g.previewDir, err)
 	}
 	for _, file := range files {

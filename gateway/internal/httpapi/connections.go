@@ -31,6 +31,7 @@ type ConnectionLimits struct {
 func LimitConnections(server *http.Server, l net.Listener, limits ConnectionLimits) net.Listener {
 	all := &connections{ConnectionLimits: limits, open: map[*connection]struct{}{}, say: rate.Sometimes{First: 1, Interval: 10 * time.Second}}
 	// Series begin at 0: a rate over one that begins with its first failure does not see it.
+	limits.Metrics.Connections.WithLabelValues(limits.Listener)
 	limits.Metrics.AcceptErrors.WithLabelValues(limits.Listener)
 	for _, p := range []phase{idle, head, body, refused} {
 		limits.Metrics.ConnectionsShed.WithLabelValues(limits.Listener, string(p))
