@@ -128,7 +128,7 @@ var errTerminal = usagef("a terminal shows no pictures; redirect standard output
 // temporary is a new file beside the output, with the permissions that the user's umask leaves or those of the file to be replaced. Its
 // name is short, whatever the output's is, so that it fits where the output's does; os.CreateTemp has permissions of its own.
 func (o output) temporary() (*os.File, error) {
-	file, err := os.OpenFile(filepath.Join(filepath.Dir(o.path), ".facediffuser-"+rand.Text()[:8]), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	file, err := os.OpenFile(filepath.Join(filepath.Dir(o.path), ".facediffuser-"+rand.Text()[:8]), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666) //nolint:gosec // as the user's umask has it
 	if err == nil && o.info != nil {
 		err = file.Chmod(o.info.Mode().Perm())
 	}

@@ -132,7 +132,7 @@ func isError(t testing.TB, resp *http.Response, data []byte, status int, param, 
 		t.Errorf("status %d with retry-after %q", status, resp.Header.Get("Retry-After"))
 	}
 	// What the same request would meet again; the SDKs try 408, 409, 429 and 5xx again unless this header forbids it.
-	final := code == "not_finite" || status >= 400 && status < 500 && status != 408 && status != 409 && status != 429
+	final := code == "not_finite" || code == "insufficient_quota" || status >= 400 && status < 500 && status != 408 && status != 409 && status != 429
 	if got := resp.Header.Get("X-Should-Retry"); final != (got == "false") || !final && got != "" {
 		t.Errorf("status %d, code %s with x-should-retry %q", status, code, got)
 	}
