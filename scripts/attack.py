@@ -45,6 +45,16 @@ def scans_jpeg(width, height, scans):
     return out + b"\xff\xd9"
 
 
+def phone_jpeg(width, height):
+    """A baseline JPEG of a phone's size, as light as such a photograph is: 4:2:0, in one pass."""
+    blocks = (width + 15) // 16 * ((height + 15) // 16) * 6
+    out = b"\xff\xd8" + segment(0xDB, b"\0" + b"\1" * 64)
+    out += segment(0xC0, struct.pack(">BHHB", 8, height, width, 3) + b"\1\x22\0\2\x11\0\3\x11\0")
+    # One code of one bit each: a difference of 0, and the end of a block.
+    out += segment(0xC4, b"\0" + b"\1" + b"\0" * 15 + b"\0") + segment(0xC4, b"\x10" + b"\1" + b"\0" * 15 + b"\0")
+    return out + segment(0xDA, b"\3\1\0\2\0\3\0\0\x3f\0") + b"\0" * ((2 * blocks + 7) // 8) + b"\xff\xd9"
+
+
 def grey_png(width, height):
     """A PNG that is all one grey: a thousandth of its pixels in bytes."""
     def chunk(name, data):
@@ -131,11 +141,13 @@ ATTACKS = {
 }
 
 
-def edit(url, count):
+EDITS = {"a face": (ROOT / "examples/alice.png").read_bytes(), "a photograph of 24 MP": phone_jpeg(5712, 4284)}
+
+
+def edit(url, picture, count):
     """The median time of an ordinary edit, alone on its connection."""
-    face = (ROOT / "examples/alice.png").read_bytes()
     fields = {"prompt": "a woman <|image|> reading in the snow at night", "seed": 3407}
-    return statistics.median(post(url, fields, [("alice.png", face)])[1] for _ in range(count))
+    return statistics.median(post(url, fields, [("a", picture)])[1] for _ in range(count))
 
 
 def main():
@@ -144,21 +156,23 @@ def main():
     parser.add_argument("--edits", type=int, default=5)
     arguments = parser.parse_args()
     missed = False
-    print(f"{'attack':<40} {'alone':>7} {'under':>7} {'ratio':>6} {'MiB':>5}")
+    print(f"{'attack':<40} {'edit of':<22} {'alone':>7} {'under':>7} {'ratio':>6} {'MiB':>5}")
     for name in arguments.only or ATTACKS:
         connections, data, stay = ATTACKS[name]
         with gateway() as (url, process):
             if process is None:
                 sys.exit("attacks only a gateway of its own; unset FACEDIFFUSER_URL")
-            edit(url, 1)  # warms up
-            alone = edit(url, arguments.edits)
+            edit(url, EDITS["a face"], 1)  # warms up
+            alone = {what: edit(url, picture, arguments.edits) for what, picture in EDITS.items()}
             with Attack(url, connections, data, stay):
-                under = edit(url, arguments.edits)
+                under = {what: edit(url, picture, arguments.edits) for what, picture in EDITS.items()}
             status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
         peak = int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
-        bad = under / alone > LIMIT or peak > MEBIBYTES
-        missed |= bad
-        print(f"{name:<40} {alone:>6.2f}s {under:>6.2f}s {under / alone:>6.2f} {peak:>5.0f}{'  MISSED' if bad else ''}", flush=True)
+        for what in EDITS:
+            ratio = under[what] / alone[what]
+            bad = ratio > LIMIT or peak > MEBIBYTES
+            missed |= bad
+            print(f"{name:<40} {what:<22} {alone[what]:>6.2f}s {under[what]:>6.2f}s {ratio:>6.2f} {peak:>5.0f}{'  MISSED' if bad else ''}", flush=True)
     sys.exit(missed)
 
 

@@ -86,7 +86,7 @@ func (d *Decoder) Decode(ctx context.Context, r io.ReadSeeker) (*Reference, erro
 	if err != nil {
 		return nil, err
 	}
-	leave, err := d.queue.enter(ctx, cost{memory: header.memory, pixels: int64(header.width) * int64(header.height)})
+	leave, err := d.queue.enter(ctx, cost{memory: header.memory, pixels: int64(header.width) * int64(header.height) * header.passes})
 	if err != nil {
 		return nil, err
 	}
@@ -198,6 +198,7 @@ func (d *Decoder) tooManyPixels(what string) error {
 type header struct {
 	width, height int
 	memory        int64     // about how many bytes the decoder will hold
+	passes        int64     // about how often it will go over all pixels
 	space         icc.Space // what the samples are
 }
 
@@ -214,24 +215,29 @@ type format struct {
 }
 
 var (
-	formatPNG  = &format{"PNG", wholeHeader(pngConfig), whole(decodePNG), pngMetadata, 4}
+	formatPNG  = &format{"PNG", wholeHeader(pngConfig, 1), whole(decodePNG), pngMetadata, 4}
 	formatJPEG = &format{"JPEG", jpegHeader, jpegRows, jpegMetadata, 7}
-	formatWebP = &format{"WebP", wholeHeader(webpConfig), whole(decodeWebP), webpMetadata, 4}
+	formatWebP = &format{"WebP", wholeHeader(webpConfig, 3), whole(decodeWebP), webpMetadata, 4}
 	formatGIF  = &format{"GIF", gifHeader, gifRows, func(io.ReadSeeker) metadata { return metadata{} }, 4}
 )
 
 func jpegHeader(r io.ReadSeeker) (header, error) {
 	h, err := jpegrows.ReadHeader(r)
 	space := map[int]icc.Space{1: icc.Gray, 3: icc.RGB, 4: icc.CMYK}[h.Components]
-	return header{h.Width, h.Height, h.Memory, space}, err
+	passes := int64(1)
+	if h.Stored {
+		passes = 5 // libjpeg's scripts for progressive files make 4.7 to 6
+	}
+	return header{h.Width, h.Height, h.Memory, passes, space}, err
 }
 
 func jpegRows(ctx context.Context, r io.ReadSeeker, emit func(image.Image) error) error {
 	return jpegrows.Decode(ctx, r, emit)
 }
 
-// wholeHeader is for decoders that return a whole picture.
-func wholeHeader(decodeConfig func(io.ReadSeeker) (image.Config, error)) func(io.ReadSeeker) (header, error) {
+// wholeHeader is for decoders that return a whole picture, in a time that an
+// ordinary one would take for so many passes.
+func wholeHeader(decodeConfig func(io.ReadSeeker) (image.Config, error), passes int64) func(io.ReadSeeker) (header, error) {
 	return func(r io.ReadSeeker) (header, error) {
 		c, err := decodeConfig(r)
 		bytes := 4 * int64(c.Width) * int64(c.Height)
@@ -241,7 +247,7 @@ func wholeHeader(decodeConfig func(io.ReadSeeker) (image.Config, error)) func(io
 		case color.NYCbCrAModel: // samples, and transparency decoded as a picture of its own
 			bytes = bytes / 8 * 15
 		}
-		return header{c.Width, c.Height, bytes, spaceOf(c.ColorModel)}, err
+		return header{c.Width, c.Height, bytes, passes, spaceOf(c.ColorModel)}, err
 	}
 }
 

@@ -203,7 +203,7 @@ func gifHeader(r io.ReadSeeker) (header, error) {
 		return header{}, err
 	}
 	const tables = 64 << 10 // of LZW, buffers
-	return header{g.screen.X, g.screen.Y, tables + int64(g.screen.X), icc.RGB}, nil
+	return header{g.screen.X, g.screen.Y, tables + int64(g.screen.X), 1, icc.RGB}, nil
 }
 
 // gifRows emits the screen row by row.

@@ -16,13 +16,14 @@ var ErrBusy = errors.New("too many pictures wait to be decoded")
 // cost is what decoding a picture takes, as its header tells.
 type cost struct {
 	memory int64 // bytes that the decoder holds
-	pixels int64 // times the passes over them
+	pixels int64 // times the passes that a decoder makes over them
 }
 
 // queue decides which pictures are decoded at once, and which comes next.
 //
-//   - Light pictures, what a phone or a camera makes in one pass, have places of
-//     their own, so that they never wait behind heavy ones.
+//   - Light pictures are decoded row by row, in one pass and in little memory: what
+//     phones and cameras make. They have places of their own, so that they never
+//     wait behind heavy ones.
 //   - Heavy pictures share a budget of memory and take at most a part of the
 //     processors, so that the rest of the gateway, and a Triton beside it, go on.
 //   - Among those that wait, the one that is due first comes next: its arrival
@@ -54,12 +55,14 @@ type waiter struct {
 }
 
 const (
-	lightMemory = 32 << 20   // of a picture
-	lightPixels = 16_000_000 // of a picture; a 12-megapixel photograph takes 0.1 to 0.3 s
-	heavyMemory = 128 << 20  // of all together
+	lightMemory = 32 << 20         // of a picture
+	lightPixels = defaultMaxPixels // of a picture; a photograph of 12 megapixels takes 0.1 to 0.3 s
+	heavyMemory = 128 << 20        // of all together
 
-	// overtaking is by how many times its own decoding a picture may be overtaken.
-	overtaking = 10
+	// overtaking is for how many times its own decoding a picture is overtaken by
+	// smaller ones. A photograph of 24 megapixels comes before all of 50 that have
+	// not waited for a minute yet.
+	overtaking = 100
 	// pixelsPerSecond is about what decoders here do. It only sets the order.
 	pixelsPerSecond = 40e6
 )

@@ -26,25 +26,29 @@ func play(t *testing.T, q *queue, all ...decoding) (order []string, after map[st
 	t.Helper()
 	start := time.Now()
 	after = map[string]time.Duration{}
-	done := make(chan string, len(all))
+	type end struct {
+		name  string
+		after time.Duration
+	}
+	done := make(chan end, len(all))
 	for _, d := range all {
 		go func() {
 			leave, err := q.enter(t.Context(), d.cost)
 			if err != nil {
-				done <- d.name + ": " + err.Error()
+				done <- end{d.name + ": " + err.Error(), time.Since(start)}
 				return
 			}
 			time.Sleep(d.takes)
 			leave()
-			done <- d.name
+			done <- end{d.name, time.Since(start)}
 		}()
 		time.Sleep(pause)
 		synctest.Wait()
 	}
 	for range all {
-		name := <-done
-		order = append(order, name)
-		after[name] = time.Since(start)
+		e := <-done
+		order = append(order, e.name)
+		after[e.name] = e.after
 	}
 	if q.light.taken != 0 || q.heavy.taken != 0 || q.light.held != 0 || q.heavy.held != 0 || len(q.waiting) != 0 {
 		t.Errorf("the queue is not empty afterwards: %+v", q)
@@ -55,6 +59,7 @@ func play(t *testing.T, q *queue, all ...decoding) (order []string, after map[st
 var (
 	face  = cost{memory: 1 << 20, pixels: 512 * 512}
 	photo = cost{memory: 1 << 20, pixels: 12e6}
+	large = cost{memory: 1 << 20, pixels: 50e6} // and in one pass
 	bomb  = cost{memory: 150 << 20, pixels: 50e6}
 )
 
@@ -67,7 +72,15 @@ func TestHeavyPicturesDoNotHoldUpLightOnes(t *testing.T) {
 			all = append(all, decoding{string(rune('a' + i)), bomb, 2 * time.Second})
 		}
 		all = append(all, decoding{"photo", photo, 200 * time.Millisecond}, decoding{"face", face, 10 * time.Millisecond})
+		for i := range 15 {
+			all = append(all, decoding{string(rune('A' + i)), large, time.Second})
+		}
+		all = append(all, decoding{"phone", cost{memory: 1 << 20, pixels: 24.5e6}, 500 * time.Millisecond})
 		_, after := play(t, newQueue(64), all...)
+		// All places are taken by pictures of 50 megapixels; those that wait are overtaken.
+		if after["phone"] > 33*pause+1500*time.Millisecond {
+			t.Errorf("the photograph of a phone came through after %v", after["phone"])
+		}
 		if after["face"] > 17*pause+10*time.Millisecond || after["photo"] > 16*pause+200*time.Millisecond {
 			t.Errorf("the face came through after %v, the photograph after %v", after["face"], after["photo"])
 		}
@@ -82,16 +95,16 @@ func TestTheOneThatIsDueFirstComesNext(t *testing.T) {
 		q.light.places = 1
 		all := []decoding{{"first", photo, time.Second}, {"large", photo, time.Second}}
 		// Faces keep coming, faster than they are decoded.
-		for range 500 {
+		for range 4000 {
 			all = append(all, decoding{"face", face, pause * 11 / 10})
 		}
 		order, after := play(t, q, all...)
 		if order[1] != "face" {
 			t.Errorf("%s came second, want a face", order[1])
 		}
-		// Twelve megapixels are due ten times 0.3 s after they came.
-		if late := after["large"]; late < 2*time.Second || late > 6*time.Second {
-			t.Errorf("the large picture was done after %v, want about 4 s", late)
+		// Twelve megapixels are due a hundred times 0.3 s after they came.
+		if late := after["large"]; late < 30*time.Second || late > 36*time.Second {
+			t.Errorf("the large picture was done after %v, want about 34 s", late)
 		}
 	})
 }

@@ -49,7 +49,8 @@ type coefs [blockSize]int16
 // Header is what a file says before the data of its first scan.
 type Header struct {
 	Width, Height int
-	Components    int // 1 for grey, 3 for YCbCr or RGB, 4 for CMYK or YCCK
+	Components    int  // 1 for grey, 3 for YCbCr or RGB, 4 for CMYK or YCCK
+	Stored        bool // all coefficients are held until the last of several scans
 	// Memory is about how many bytes Decode holds.
 	Memory int64
 }
@@ -61,7 +62,7 @@ func ReadHeader(r io.Reader) (Header, error) {
 	if err := d.readHeader(); err != nil {
 		return Header{}, err
 	}
-	h := Header{Width: d.width, Height: d.height, Components: d.nComp}
+	h := Header{Width: d.width, Height: d.height, Components: d.nComp, Stored: d.stored}
 	for i := range d.comp[:d.nComp] {
 		c := &d.comp[i]
 		row := int64(8 * c.stride)
