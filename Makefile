@@ -19,7 +19,7 @@ ARGS ?=
 # Tests find the interpreter of the local Triton here, wherever their package lies.
 export FACEDIFFUSER_PYTHON := $(CURDIR)/.venv/bin/python
 
-.PHONY: help run build venv toolkit-venv test test-go bench-once test-toolkit check-sd15 lint vulnerabilities check fuzz bench bench-attack load goldens report report-page data clean need
+.PHONY: help run build venv toolkit-venv test test-go bench-once test-toolkit check-sd15 lint vulnerabilities check fuzz bench bench-attack bench-bombs load goldens report report-page data clean need
 
 help: ## list the targets
 	@echo "make run    a gateway with its own Triton on http://127.0.0.1:8080"
@@ -86,6 +86,9 @@ bench: build venv ## Go benchmarks, then the gateway's own share of time and its
 
 bench-attack: build venv ## what an ordinary edit feels of an attack on the gateway, as ratios of one run, and the gateway's memory (ARGS="--only ...")
 	@$(FACEDIFFUSER_PYTHON) scripts/attack.py $(ARGS)
+
+bench-bombs: ## decode the bombs of docs/images.md, each in a process of its own, and write that table anew
+	CGO_ENABLED=0 $(GO) test -count 1 -run '^TestBombs$$' -v ./gateway/internal/picture -update-bombs
 
 load: build venv bin/k6 ## k6 against the gateway at FACEDIFFUSER_URL, or one started for it (DURATION=30s)
 	@$(FACEDIFFUSER_PYTHON) scripts/with_gateway.py bin/k6 run --quiet --no-usage-report deploy/k6/smoke.js

@@ -4,7 +4,9 @@
 
 1. Speed: a picture of one subject at the family's defaults (50 steps), alone. The gateway's own share is the wall time that a client
    sees outside the gateway's calls to Triton, over the wall time; the answer carries both.
-2. Memory: 16 requests at once, each with four progressive JPEGs of 12 megapixels; the largest resident size of the gateway (VmHWM).
+2. Memory: the largest resident size of the gateway (VmHWM) with 16 requests at once, each with four progressive JPEGs of 12 megapixels;
+   and with one progressive JPEG of 50 megapixels, with and without chroma subsampling. `make bench-attack` watches it under attacks,
+   `make bench-bombs` that of the decoder alone.
 
 Fails when a limit is missed. testdata/progressive-12mp.jpg is 4000×3000, three full-resolution components, made by Pillow 13.0
 (quality=50, progressive=True, subsampling=0) from sines; it is padded to the size of a photograph with application segments.
@@ -16,6 +18,7 @@ import concurrent.futures
 import json
 import pathlib
 import statistics
+import struct
 import sys
 import time
 import urllib.error
@@ -25,6 +28,7 @@ import uuid
 from with_gateway import ROOT, gateway
 
 SHARE, SECONDS, MEBIBYTES = 0.05, 5.0, 200
+LARGE = {"4:4:4": (0x11, 400), "4:2:0": (0x22, 256)}  # sampling factors of luma, MiB
 PHOTO = 3 << 20
 
 
@@ -74,6 +78,36 @@ def photograph():
     return data[:2] + padding + data[2:]
 
 
+def segment(marker, data):
+    return struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data
+
+
+def progressive(factors, width=8192, height=6144):
+    """A progressive JPEG with coefficients in each block, all of whose data are zero bits, as long as a file may be."""
+    def blocks(f):
+        return width // 8 * (height // 8) * (f >> 4) * (f & 15) // (factors >> 4) // (factors & 15)
+    one = b"\1" + bytes(15)  # code, of one bit
+    out = b"\xff\xd8" + segment(0xDB, b"\0" + b"\1" * 64)
+    out += segment(0xC2, struct.pack(">BHHB", 8, height, width, 3) + bytes([1, factors, 0, 2, 0x11, 0, 3, 0x11, 0]))
+    out += segment(0xC4, b"\0" + one + b"\0") + segment(0xC4, b"\x10" + one + b"\xf1")
+    out += segment(0xDA, b"\3\1\0\2\0\3\0\0\0\0") + bytes(blocks(factors) // 8 + 2 * blocks(0x11) // 8 + 1)
+    for component, f in enumerate((factors, 0x11, 0x11), 1):
+        out += segment(0xDA, bytes([1, component, 0, 1, 0x3F, 0])) + bytes(blocks(f) + blocks(f) // 8 + 1)
+    return out + b"\xff\xd9" + bytes((32 << 20) - len(out) - 2)
+
+
+def peak_of(process):
+    """The largest resident size of a process, in MiB."""
+    status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+
+
+def large(url, process, factors):
+    fields = {"prompt": "a woman <|image|> on the beach", "seed": 3407, "num_inference_steps": 4, "start_merge_step": 0, "final_step": 1}
+    post(url, fields, [("large.jpg", progressive(factors))])
+    return peak_of(process)
+
+
 def memory(url, process, requests=16):
     photo = photograph()
     fields = {
@@ -83,9 +117,7 @@ def memory(url, process, requests=16):
     with concurrent.futures.ThreadPoolExecutor(requests) as pool:
         jobs = [pool.submit(post, url, fields, [(f"{k}.jpg", photo) for k in range(4)]) for _ in range(requests)]
         slowest = max(job.result()[1] for job in jobs)
-    status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
-    peak = int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
-    return peak, slowest
+    return peak_of(process), slowest
 
 
 def main():
@@ -111,6 +143,9 @@ def main():
             peak, slowest = memory(url, process)
             report("largest resident size, 16 × 4 JPEGs of 12 MP", peak, MEBIBYTES, "MiB")
             print(f"{'the slowest of those requests':<52} {slowest:8.2f} s")
+        for name, (factors, mebibytes) in LARGE.items():
+            with gateway() as (url, process):
+                report(f"largest resident size, one JPEG of 50 MP, {name}", large(url, process, factors), mebibytes, "MiB")
     sys.exit(missed)
 
 

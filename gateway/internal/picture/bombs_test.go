@@ -41,17 +41,20 @@ const (
 // file, and what came of it.
 func TestBombs(t *testing.T) {
 	photograph := picturetest.Photograph()
-	small := decodeInChild(t, picturetest.Bombs()[0].Name, []byte(tinyGIF))
+	small := decodeInChild(t, "a small picture", []byte(tinyGIF))
 	var table strings.Builder
 	table.WriteString("| bomb | file | outcome | peak, MiB | time |\n|---|---|---|---|---|\n")
-	fields := map[string]string{} // by name: the outcome
-	for _, bomb := range picturetest.Bombs() {
+	outcomes := map[string]string{} // by name: the outcome
+	var ordinary decoded
+	for i, bomb := range picturetest.Bombs() {
+		if i%8 == 0 { // the machine may be slower or faster than before
+			ordinary = decodeInChild(t, "an ordinary photograph", photograph)
+		}
 		file := bomb.File()
 		if len(file) > 32<<20 {
 			t.Errorf("%s: %d bytes, more than a file may have", bomb.Name, len(file))
 		}
 		got := decodeInChild(t, bomb.Name, file)
-		ordinary := decodeInChild(t, "an ordinary photograph", photograph)
 		growth := max(0, got.Resident-small.Resident)
 		if growth > mostResidentGrowth {
 			t.Errorf("%s: %d MiB resident, at most %d are allowed", bomb.Name, growth>>20, mostResidentGrowth>>20)
@@ -59,7 +62,7 @@ func TestBombs(t *testing.T) {
 		if got.Read > mostPasses*int64(len(file))+buffers {
 			t.Errorf("%s: %d bytes read of a file of %d", bomb.Name, got.Read, len(file))
 		}
-		fields[bomb.Name] = got.Outcome
+		outcomes[bomb.Name] = got.Outcome
 		row := fmt.Sprintf("| %s | %s | %s | %d | %.1f |\n", bomb.Name, sizeOf(len(file)), got.Outcome, growth>>20, got.CPU.Seconds()/ordinary.CPU.Seconds())
 		t.Log(strings.TrimSpace(row))
 		table.WriteString(row)
@@ -84,13 +87,13 @@ func TestBombs(t *testing.T) {
 	for _, row := range regexp.MustCompile(`(?m)^\| (.*?) \| [0-9.]+ [kM]?B \| (.*?) \|`).FindAllStringSubmatch(old, -1) {
 		documented[row[1]] = row[2]
 	}
-	for name, outcome := range fields {
+	for name, outcome := range outcomes {
 		if documented[name] != outcome {
 			t.Errorf("%s: %s; %s has %q: run make bench-bombs", name, outcome, bombsDocs, documented[name])
 		}
 	}
-	if len(documented) != len(fields) {
-		t.Errorf("%d bombs in %s, want %d: run make bench-bombs", len(documented), bombsDocs, len(fields))
+	if len(documented) != len(outcomes) {
+		t.Errorf("%d bombs in %s, want %d: run make bench-bombs", len(documented), bombsDocs, len(outcomes))
 	}
 }
 

@@ -46,10 +46,13 @@ const (
 	// maxSide is what JPEG can say; a PNG could be one pixel high and millions
 	// wide, and rows would no longer be small.
 	maxSide = 65535
-	// maxDecodedBytes may always be held by one decoder; above it, the format's
-	// bytes for each of MaxPixels are the limit. Below the default MaxPixels only
-	// 16-bit PNGs of more than 25 megapixels come to that, lossy WebPs with
-	// transparency of more than 26, and progressive CMYK JPEGs of more than 43.
+	// bytesPerPixel for each of MaxPixels may be held by one decoder, and always
+	// maxDecodedBytes. A progressive JPEG without chroma subsampling takes 6 and a
+	// little, an interlaced PNG 7. With the default MaxPixels only 16-bit PNGs and
+	// progressive CMYK JPEGs of more than 44 megapixels come to that, interlaced
+	// 16-bit PNGs of more than 25, and lossy WebPs with transparency of more than
+	// 26 to 47, by the size of the file.
+	bytesPerPixel   = 7
 	maxDecodedBytes = 128 << 20
 	// releaseAbove is the size of a decoded picture above which its memory goes
 	// back to the system at once. Waiting for the collector would let the next
@@ -98,8 +101,7 @@ func (d *Decoder) Decode(ctx context.Context, r io.ReadSeeker) (*Reference, erro
 	colours, warning := toSRGB(format, header.space, file.rewound())
 	rgb := make([]uint8, 3*header.width)
 	err = format.rows(ctx, file.rewound(), func(m image.Image) error {
-		square.addImage(m, rgb, colours)
-		return nil
+		return square.addImage(ctx, m, rgb, colours)
 	})
 	if err != nil {
 		return nil, decodeError(ctx, format, err)
@@ -179,7 +181,7 @@ func (d *Decoder) check(f *format, h header) error {
 	if int64(h.width)*int64(h.height) > d.limits.MaxPixels || h.width > maxSide || h.height > maxSide {
 		return d.tooManyPixels(fmt.Sprintf("%d×%d pixels", h.width, h.height))
 	}
-	if h.memory > max(maxDecodedBytes, f.bytesPerPixel*d.limits.MaxPixels) {
+	if h.memory > max(maxDecodedBytes, bytesPerPixel*d.limits.MaxPixels) {
 		return errorf(KindTooManyPixels, "the image is %d×%d pixels of a kind that takes too much memory to decode; save it as a JPEG or a PNG of 8 bits a channel, or smaller", h.width, h.height)
 	}
 	return nil
@@ -209,16 +211,13 @@ type format struct {
 	header   func(io.ReadSeeker) (header, error)
 	rows     func(ctx context.Context, r io.ReadSeeker, emit func(image.Image) error) error
 	metadata func(io.ReadSeeker) metadata
-	// bytesPerPixel times MaxPixels is the memory that one picture may take. A
-	// progressive JPEG without chroma subsampling takes 6 and a little.
-	bytesPerPixel int64
 }
 
 var (
-	formatPNG  = &format{"PNG", wholeHeader(pngConfig, 1), whole(decodePNG), pngMetadata, 4}
-	formatJPEG = &format{"JPEG", jpegHeader, jpegRows, jpegMetadata, 7}
-	formatWebP = &format{"WebP", wholeHeader(webpConfig, 3), whole(decodeWebP), webpMetadata, 4}
-	formatGIF  = &format{"GIF", gifHeader, gifRows, func(io.ReadSeeker) metadata { return metadata{} }, 4}
+	formatPNG  = &format{"PNG", pngHeader, whole(decodePNG), pngMetadata}
+	formatJPEG = &format{"JPEG", jpegHeader, jpegRows, jpegMetadata}
+	formatWebP = &format{"WebP", webpHeader, whole(decodeWebP), webpMetadata}
+	formatGIF  = &format{"GIF", gifHeader, gifRows, func(io.ReadSeeker) metadata { return metadata{} }}
 )
 
 func jpegHeader(r io.ReadSeeker) (header, error) {
@@ -235,25 +234,22 @@ func jpegRows(ctx context.Context, r io.ReadSeeker, emit func(image.Image) error
 	return jpegrows.Decode(ctx, r, emit)
 }
 
-// wholeHeader is for decoders that return a whole picture, in a time that an
+// headerOf is for decoders that return a whole picture, in a time that an
 // ordinary one would take for so many passes.
-func wholeHeader(decodeConfig func(io.ReadSeeker) (image.Config, error), passes int64) func(io.ReadSeeker) (header, error) {
-	return func(r io.ReadSeeker) (header, error) {
-		c, err := decodeConfig(r)
-		bytes := 4 * int64(c.Width) * int64(c.Height)
-		switch c.ColorModel {
-		case color.RGBA64Model, color.NRGBA64Model:
-			bytes *= 2
-		case color.NYCbCrAModel: // samples, and transparency decoded as a picture of its own
-			bytes = bytes / 8 * 15
-		}
-		return header{c.Width, c.Height, bytes, passes, spaceOf(c.ColorModel)}, err
+func headerOf(c image.Config, passes int64) header {
+	bytes := 4 * int64(c.Width) * int64(c.Height)
+	switch c.ColorModel {
+	case color.RGBA64Model, color.NRGBA64Model:
+		bytes *= 2
+	case color.NYCbCrAModel: // samples, and transparency decoded as a picture of its own
+		bytes = bytes / 8 * 15
 	}
+	return header{c.Width, c.Height, bytes, passes, spaceOf(c.ColorModel)}
 }
 
-func whole(decode func(io.ReadSeeker) (image.Image, error)) func(context.Context, io.ReadSeeker, func(image.Image) error) error {
-	return func(_ context.Context, r io.ReadSeeker, emit func(image.Image) error) error {
-		m, err := decode(r)
+func whole(decode func(context.Context, io.ReadSeeker) (image.Image, error)) func(context.Context, io.ReadSeeker, func(image.Image) error) error {
+	return func(ctx context.Context, r io.ReadSeeker, emit func(image.Image) error) error {
+		m, err := decode(ctx, r)
 		if err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package picture
 import (
 	"bytes"
 	"compress/zlib"
+	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"image"
 	"image/png"
 	"io"
+	"runtime/debug"
 	"strings"
 )
 
@@ -53,10 +55,11 @@ const (
 	pngTrueAlpha = 6
 )
 
-func (p *pngFile) width() int64   { return int64(binary.BigEndian.Uint32(p.header[:])) }
-func (p *pngFile) height() int64  { return int64(binary.BigEndian.Uint32(p.header[4:])) }
-func (p *pngFile) depth() int64   { return int64(p.header[8]) }
-func (p *pngFile) colorType() int { return int(p.header[9]) }
+func (p *pngFile) width() int64     { return int64(binary.BigEndian.Uint32(p.header[:])) }
+func (p *pngFile) height() int64    { return int64(binary.BigEndian.Uint32(p.header[4:])) }
+func (p *pngFile) depth() int64     { return int64(p.header[8]) }
+func (p *pngFile) colorType() int   { return int(p.header[9]) }
+func (p *pngFile) interlaced() bool { return p.header[12] != 0 }
 
 // readPNG reads the chunks of a file, all but the pixels. Only a header that cannot
 // be read is an error.
@@ -216,8 +219,8 @@ func rawProfile(text []byte) []byte {
 // normalise leaves of palette and transparency what image/png takes.
 func (p *pngFile) normalise() {
 	p.header[10] = 0 // the method of compression: there is only one
-	if p.header[12] != 0 {
-		p.header[12] = 1 // interlaced
+	if p.interlaced() {
+		p.header[12] = 1
 	}
 	key := map[int]int{pngGrey: 2, pngTrueColor: 6}[p.colorType()] // bytes of the colour that is transparent
 	switch {
@@ -248,7 +251,7 @@ func (p *pngFile) dataBytes() (int64, bool) {
 		}
 		return h * (1 + (w*channels*p.depth()+7)/8)
 	}
-	if p.header[12] == 0 {
+	if !p.interlaced() {
 		return pass(w, h), true
 	}
 	total := int64(0)
@@ -280,12 +283,17 @@ func appendChunk(out []byte, name string, data []byte) []byte {
 	return binary.BigEndian.AppendUint32(out, crc32.ChecksumIEEE(out[start:]))
 }
 
-func pngConfig(r io.ReadSeeker) (image.Config, error) {
+func pngHeader(r io.ReadSeeker) (header, error) {
 	p, err := readPNGHeader(r)
 	if err != nil {
-		return image.Config{}, err
+		return header{}, err
 	}
-	return png.DecodeConfig(bytes.NewReader(appendChunk(p.head(), "IDAT", nil)))
+	c, err := png.DecodeConfig(bytes.NewReader(appendChunk(p.head(), "IDAT", nil)))
+	h := headerOf(c, 1)
+	if p.interlaced() {
+		h.memory += h.memory / 4 * 3 // the last two passes, see storedReader
+	}
+	return h, err
 }
 
 func pngMetadata(r io.ReadSeeker) metadata {
@@ -299,7 +307,7 @@ func pngMetadata(r io.ReadSeeker) metadata {
 	return metadata{exif: p.exif, xmp: p.text[pngXMPKey].decoded()}
 }
 
-func decodePNG(r io.ReadSeeker) (image.Image, error) {
+func decodePNG(_ context.Context, r io.ReadSeeker) (image.Image, error) {
 	p, err := readPNG(r)
 	if err != nil {
 		return nil, err
@@ -318,9 +326,13 @@ func decodePNG(r io.ReadSeeker) (image.Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	stored := &storedReader{pixels: pixels, left: size, sum: adler32.New()}
+	if p.interlaced() && size > releaseAbove {
+		stored.release = size / 5 * 3
+	}
 	return png.Decode(io.MultiReader(
 		bytes.NewReader(p.head()),
-		&storedReader{pixels: pixels, left: size, sum: adler32.New()},
+		stored,
 		bytes.NewReader(appendChunk(nil, "IEND", nil)),
 	))
 }
@@ -363,6 +375,11 @@ type storedReader struct {
 	begun  bool
 	out    []byte // what has not been read of buffer
 	buffer []byte
+	// release is how many bytes are left when memory goes back to the system.
+	// image/png makes a picture of each pass of an interlaced one, half as large
+	// as the whole for the last, a quarter for the last but one and so on. Within
+	// the last but one those of all before can go, to make room for the last.
+	release int64
 }
 
 // storedBlock is the size of a block; the most is 65535.
@@ -386,6 +403,10 @@ func (s *storedReader) Read(p []byte) (int, error) {
 func (s *storedReader) fill() error {
 	const header, block, trailer = 8 + 2, 5, 4 + 4
 	n := min(s.left, storedBlock)
+	if s.left <= s.release {
+		s.release = 0
+		debug.FreeOSMemory()
+	}
 	if s.buffer == nil {
 		s.buffer = make([]byte, 0, header+block+n+trailer)
 	}

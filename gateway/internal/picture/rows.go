@@ -1,6 +1,7 @@
 package picture
 
 import (
+	"context"
 	"image"
 	"image/color"
 
@@ -10,14 +11,17 @@ import (
 // addImage hands the rows of m to s, with colours converted unless that is nil.
 // m may be one band of the picture or, as in a GIF, a part of its canvas; what
 // it does not cover stays black, the colour that transparency is composited
-// over.
-func (s *squarer) addImage(m image.Image, rgb []uint8, colours *icc.Transform) {
+// over. The error is the cause of ctx.
+func (s *squarer) addImage(ctx context.Context, m image.Image, rgb []uint8, colours *icc.Transform) error {
 	bounds := m.Bounds().Intersect(image.Rect(0, 0, s.width, s.height))
 	if bounds.Empty() {
-		return
+		return nil
 	}
 	row, composite := rowReader(m), compositor(m)
 	for y := bounds.Min.Y; y < bounds.Max.Y; y++ {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		clear(rgb)
 		pixels := rgb[3*bounds.Min.X : 3*bounds.Max.X]
 		row(pixels, bounds.Min.X, y)
@@ -29,6 +33,7 @@ func (s *squarer) addImage(m image.Image, rgb []uint8, colours *icc.Transform) {
 		}
 		s.addRow(y, rgb)
 	}
+	return nil
 }
 
 // compositor returns a function that composites pixels, read from (x, y)

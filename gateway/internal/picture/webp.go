@@ -1,7 +1,9 @@
 package picture
 
 import (
+	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"image"
@@ -31,6 +33,7 @@ type webpFile struct {
 	exif, xmp  section
 	icc        section
 	foundFrame bool
+	end        int64 // of the file
 }
 
 const (
@@ -55,7 +58,7 @@ func readWebP(r io.ReadSeeker) (*webpFile, error) {
 	if err := readAt(r, 0, head[:]); err != nil {
 		return nil, err
 	}
-	w := &webpFile{}
+	w := &webpFile{end: end}
 	riff := int64(binary.LittleEndian.Uint32(head[4:])) + 8
 	for at := int64(len(head)); at+8 <= end; {
 		if w.foundFrame && at >= riff {
@@ -167,6 +170,31 @@ func (s *sectionReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// bitReader is what golang.org/x/image/vp8l asks for another byte for each symbol,
+// also behind the end of a file whose symbols take no bits. A bufio.Reader would
+// ask its own reader each time.
+type bitReader struct {
+	ctx   context.Context //nolint:containedctx // a reader has no other way to be cancelled
+	r     *bufio.Reader
+	ended int // how often the end has come
+}
+
+func (b *bitReader) ReadByte() (byte, error) {
+	if b.ended == 0 {
+		c, err := b.r.ReadByte()
+		if !errors.Is(err, io.EOF) {
+			return c, err
+		}
+	}
+	if b.ended++; b.ended%(1<<16) == 0 && b.ctx.Err() != nil {
+		return 0, context.Cause(b.ctx)
+	}
+	return 0, io.EOF
+}
+
+// Read makes it a reader; vp8l reads bytes.
+func (b *bitReader) Read(p []byte) (int, error) { return b.r.Read(p) }
+
 // size reads the picture's own header.
 func (w *webpFile) size(r io.ReadSeeker) (image.Point, error) {
 	if w.lossless {
@@ -179,16 +207,16 @@ func (w *webpFile) size(r io.ReadSeeker) (image.Point, error) {
 	return image.Pt(h.Width, h.Height), err
 }
 
-func webpConfig(r io.ReadSeeker) (image.Config, error) {
+func webpHeader(r io.ReadSeeker) (header, error) {
 	w, err := readWebP(r)
 	if err != nil {
-		return image.Config{}, err
+		return header{}, err
 	}
 	c := image.Config{ColorModel: color.YCbCrModel, Width: w.canvas.X, Height: w.canvas.Y}
 	if !w.extended {
 		size, err := w.size(r)
 		if err != nil {
-			return image.Config{}, err
+			return header{}, err
 		}
 		c.Width, c.Height = size.X, size.Y
 	}
@@ -198,7 +226,29 @@ func webpConfig(r io.ReadSeeker) (image.Config, error) {
 	case w.alpha.size > 0 || !w.foundFrame && w.flags&webpAlpha != 0:
 		c.ColorModel = color.NYCbCrAModel
 	}
-	return c, nil
+	h := headerOf(c, 3)
+	if w.lossless {
+		h.memory += treeMemory(c, w.inFile(w.pixels))
+	} else {
+		h.memory += w.inFile(w.pixels) // vp8 reads it whole
+	}
+	if w.alpha.size > 0 {
+		h.memory += treeMemory(c, w.inFile(w.alpha))
+	}
+	return h, nil
+}
+
+// inFile is the size of a section, or of as much of it as there is.
+func (w *webpFile) inFile(s section) int64 { return max(0, min(s.size, w.end-s.start)) }
+
+// treeMemory bounds the Huffman trees that golang.org/x/image/vp8l makes of size
+// bytes: up to 2600 sets of five, one for each 4×4 pixels at most. A set takes
+// small for its tables, and up to large for its nodes, of which a byte of the
+// file describes no more than dense.
+func treeMemory(c image.Config, size int64) int64 {
+	const maxSets, small, large, dense = 2600, 2800, 46 << 10, 256
+	sets := min(maxSets, int64((c.Width+3)/4)*int64((c.Height+3)/4))
+	return sets*small + min(sets*large, dense*size)
 }
 
 func webpMetadata(r io.ReadSeeker) (m metadata) {
@@ -220,7 +270,7 @@ func webpMetadata(r io.ReadSeeker) (m metadata) {
 }
 
 // decodeWebP decodes the first frame, its bounds its place on the canvas.
-func decodeWebP(r io.ReadSeeker) (image.Image, error) {
+func decodeWebP(ctx context.Context, r io.ReadSeeker) (image.Image, error) {
 	w, err := readWebP(r)
 	if err != nil {
 		return nil, err
@@ -240,7 +290,7 @@ func decodeWebP(r io.ReadSeeker) (image.Image, error) {
 		return nil, errors.New("its picture does not have the size that its header says")
 	}
 	if w.lossless {
-		return w.decodeLossless(r)
+		return w.decodeLossless(ctx, r)
 	}
 	m, err := webp.Decode(w.lossy(r, size))
 	if err != nil {
@@ -286,7 +336,7 @@ func (w *webpFile) lossy(r io.ReadSeeker, size image.Point) io.Reader {
 	return io.MultiReader(parts...)
 }
 
-func (w *webpFile) decodeLossless(r io.ReadSeeker) (image.Image, error) {
+func (w *webpFile) decodeLossless(ctx context.Context, r io.ReadSeeker) (image.Image, error) {
 	// The decoder ignores the header's bit that says whether alpha is meant, and
 	// libwebp ignores it in an animation.
 	const vp8lAlpha = 1 << 4
@@ -294,7 +344,7 @@ func (w *webpFile) decodeLossless(r io.ReadSeeker) (image.Image, error) {
 	if err := readAt(r, w.pixels.start, header[:]); err != nil {
 		return nil, err
 	}
-	m, err := vp8l.Decode(w.pixels.reader(r))
+	m, err := vp8l.Decode(&bitReader{ctx: ctx, r: bufio.NewReader(w.pixels.reader(r))})
 	if err != nil {
 		return nil, err
 	}

@@ -158,7 +158,7 @@ func jpegSegment(marker byte, content []byte) []byte {
 }
 
 // flood repeats a part until a file is full.
-func flood(part []byte) []byte { return bytes.Repeat(part, (maxFile-64<<10)/len(part)) }
+func flood(part []byte) []byte { return bytes.Repeat(part, (maxFile-1<<20)/len(part)) }
 
 func jpegBombs() []Bomb {
 	large := func(factors string, ac byte) jpegFile {
@@ -206,8 +206,10 @@ func jpegBombs() []Bomb {
 		{"progressive JPEG, 769×65535", func() []byte {
 			return jpegFile{width: 769, height: 65535, factors: []byte(full), ac: 0x71}.progressive(3)
 		}},
-		{"progressive JPEG, 16 passes", func() []byte { return large(full, 0xf1).progressive(16) }},
-		{"progressive JPEG, 100 scans", func() []byte { return large(full, 0xf1).progressive(34) }},
+		{"progressive JPEG, 15 passes", func() []byte { return large(full, 0xf1).progressive(15) }},
+		{"progressive JPEG, 100 scans of 24 MP", func() []byte {
+			return jpegFile{width: 6000, height: 4000, factors: []byte(full), ac: 0xf1}.progressive(34)
+		}},
 		{"progressive JPEG, 100,000 scans of 64×64", func() []byte {
 			return jpegFile{width: 64, height: 64, factors: []byte(grey), ac: 0x31}.progressive(100_000)
 		}},
@@ -330,6 +332,12 @@ func pngBombs() []Bomb {
 		{"PNG, a palette of two, of 8 bits", kind(8, 3, 1, 0)},
 		{"PNG, interlaced grey of 8 bits", interlaced(8, 0, 1)},
 		{"PNG, interlaced RGBA of 8 bits", interlaced(8, 6, 4)},
+		{"PNG, interlaced RGBA of 8 bits, and 31 MB more", func() []byte {
+			f := large
+			f.colour, f.channels, f.interlaced, f.behind = 6, 4, 1, flood(pngChunk("teSt", make([]byte, 64<<10)))
+			return f.file()
+		}},
+		{"PNG, RGBA of 16 bits, 44 MP", pngFile{width: 8192, height: 5376, depth: 16, colour: 6, channels: 4, filter: 4}.file},
 		{"PNG, interlaced RGBA of 16 bits, 25 MP", pngFile{width: 8192, height: 3072, depth: 16, colour: 6, channels: 4, interlaced: 1}.file},
 		{"PNG, 769×65535", pngFile{width: 769, height: 65535, depth: 8, colour: 6, channels: 4}.file},
 		{"PNG, 65536×2", pngFile{width: 65536, height: 2, depth: 8, channels: 1}.file},
@@ -552,11 +560,11 @@ func (w *bitWriter) transforms(transforms ...uint32) {
 }
 
 // manyTrees makes a VP8L picture with as many sets of Huffman trees as are
-// accepted, each as large as possible.
-func manyTrees(width, height, groups int) []byte {
+// accepted, each as large as possible but the first, which nearly all pixels use.
+func manyTrees(width, height, groups int, transforms ...uint32) []byte {
 	w := &bitWriter{}
 	w.losslessHead(width, height)
-	w.transforms()
+	w.transforms(transforms...)
 	const cacheBits = 11
 	w.write(1, 1)
 	w.write(cacheBits, 4)
@@ -596,16 +604,19 @@ func manyTrees(width, height, groups int) []byte {
 		return out
 	}
 	for i := range tiles {
-		group := i % groups
+		group := i
+		if group >= groups {
+			group = 0
+		}
 		w.write(reversed(group&255), 8)
 		w.write(reversed(group>>8), 8)
 	}
-	for range groups {
+	w.trees()
+	for range groups - 1 {
 		w.fullTrees(1 << cacheBits)
 	}
-	// Each pixel is the literal of one bit, and three symbols of 8 bits.
-	out := w.out
-	return append(out, make([]byte, ceilDiv(width*height*(1+3*8), 8)+8)...)
+	// Each pixel of theirs is the literal of one bit, and three symbols of 8 bits.
+	return append(w.out, make([]byte, groups*16*(1+3*8)/8+8)...)
 }
 
 // boolWriter is the arithmetic coder of VP8 (RFC 6386, 7.3).
@@ -683,6 +694,10 @@ func webpBombs() []Bomb {
 	return []Bomb{
 		{"WebP, lossless", file(webpChunk("VP8L", lossless(wide, high)))},
 		{"WebP, lossless, four transforms", file(webpChunk("VP8L", lossless(wide, high, 0, 1, 2, 3)))},
+		{"WebP, lossless, three transforms, and 31 MB more", func() []byte {
+			return webpFile(webpChunk("VP8L", append(lossless(wide, high, 0, 1, 2), flood([]byte{0})...)))
+		}},
+		{"WebP, lossless, 2,600 sets of trees", func() []byte { return webpFile(webpChunk("VP8L", manyTrees(wide, high, 2600, 0, 1, 2))) }},
 		{"WebP, lossless, 2,600 sets of trees, 8192×512", func() []byte { return webpFile(webpChunk("VP8L", manyTrees(wide, 512, 2600))) }},
 		{"WebP, lossless, 2,600 sets of trees, 208×208", func() []byte { return webpFile(webpChunk("VP8L", manyTrees(208, 208, 2600))) }},
 		{"WebP, lossless, 16383×16383", file(webpChunk("VP8L", lossless(16383, 16383)))},
@@ -714,4 +729,3 @@ func webpBombs() []Bomb {
 		})},
 	}
 }
-
