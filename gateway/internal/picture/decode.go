@@ -50,8 +50,8 @@ const (
 	// maxDecodedBytes. A progressive JPEG without chroma subsampling takes 6 and a
 	// little, an interlaced PNG 7. With the default MaxPixels only 16-bit PNGs and
 	// progressive CMYK JPEGs of more than 44 megapixels come to that, interlaced
-	// 16-bit PNGs of more than 25, and lossy WebPs with transparency of more than
-	// 26 to 47, by the size of the file.
+	// 16-bit PNGs of more than 25, and, by the size of the file, WebPs that are
+	// lossless of more than 41 or have lossy pixels and transparency of more than 26.
 	bytesPerPixel   = 7
 	maxDecodedBytes = 128 << 20
 	// releaseAbove is the size of a decoded picture above which its memory goes

@@ -102,8 +102,7 @@ func readExtension(r *bufio.Reader, transparent *int) error {
 			return err
 		}
 	}
-	_, err = io.Copy(io.Discard, blocks)
-	return err
+	return blocks.skip()
 }
 
 func (g *gifFile) readFrame(r io.Reader, table []byte, transparent int) error {
@@ -195,6 +194,21 @@ func (b *gifBlocks) Read(p []byte) (n int, err error) {
 		err = nil // comes again
 	}
 	return n, err
+}
+
+// skip reads to the empty block.
+func (b *gifBlocks) skip() error {
+	for !b.done {
+		if _, err := b.r.Discard(b.left); err != nil {
+			return err
+		}
+		n, err := b.r.ReadByte()
+		if err != nil {
+			return err
+		}
+		b.left, b.done = int(n), n == 0
+	}
+	return nil
 }
 
 func gifHeader(r io.ReadSeeker) (header, error) {

@@ -228,7 +228,7 @@ func webpHeader(r io.ReadSeeker) (header, error) {
 	}
 	h := headerOf(c, 3)
 	if w.lossless {
-		h.memory += treeMemory(c, w.inFile(w.pixels))
+		h.memory += h.memory/16*3 + treeMemory(c, w.inFile(w.pixels)) // a pixel for each 4×4 in three maps
 	} else {
 		h.memory += w.inFile(w.pixels) // vp8 reads it whole
 	}
@@ -243,10 +243,10 @@ func (w *webpFile) inFile(s section) int64 { return max(0, min(s.size, w.end-s.s
 
 // treeMemory bounds the Huffman trees that golang.org/x/image/vp8l makes of size
 // bytes: up to 2600 sets of five, one for each 4×4 pixels at most. A set takes
-// small for its tables, and up to large for its nodes, of which a byte of the
-// file describes no more than dense.
+// small for its tables, and up to large for its nodes and what they are made
+// from, of which a byte of the file describes no more than dense.
 func treeMemory(c image.Config, size int64) int64 {
-	const maxSets, small, large, dense = 2600, 2800, 46 << 10, 256
+	const maxSets, small, large, dense = 2600, 2800, 56 << 10, 256
 	sets := min(maxSets, int64((c.Width+3)/4)*int64((c.Height+3)/4))
 	return sets*small + min(sets*large, dense*size)
 }

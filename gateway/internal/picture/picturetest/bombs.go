@@ -252,10 +252,12 @@ func deflated(write func(w io.Writer)) []byte {
 	return out.Bytes()
 }
 
-func zeros(n int) []byte {
+// gigabyte is 2³⁰ zeros, deflated.
+func gigabyte() []byte {
 	return deflated(func(w io.Writer) {
-		for block := make([]byte, 1<<20); n > 0; n -= len(block) {
-			_, _ = w.Write(block[:min(n, len(block))])
+		block := make([]byte, 1<<20)
+		for range 1 << 10 {
+			_, _ = w.Write(block)
 		}
 	})
 }
@@ -342,11 +344,11 @@ func pngBombs() []Bomb {
 		{"PNG, 769×65535", pngFile{width: 769, height: 65535, depth: 8, colour: 6, channels: 4}.file},
 		{"PNG, 65536×2", pngFile{width: 65536, height: 2, depth: 8, channels: 1}.file},
 		{"PNG, 2³¹-1 pixels a side", pngFile{width: 1<<31 - 1, height: 1, depth: 1, channels: 1}.tooLarge},
-		{"PNG, a profile of 1 GB", before(func() []byte { return pngChunk("iCCP", append([]byte("p\x00\x00"), zeros(1<<30)...)) })},
-		{"PNG, XMP of 1 GB, zTXt", before(func() []byte { return pngChunk("zTXt", append([]byte(xmp+"\x00"), zeros(1<<30)...)) })},
-		{"PNG, XMP of 1 GB, iTXt", before(func() []byte { return pngChunk("iTXt", append([]byte(xmp+"\x01\x00\x00\x00"), zeros(1<<30)...)) })},
+		{"PNG, a profile of 1 GB", before(func() []byte { return pngChunk("iCCP", append([]byte("p\x00\x00"), gigabyte()...)) })},
+		{"PNG, XMP of 1 GB, zTXt", before(func() []byte { return pngChunk("zTXt", append([]byte(xmp+"\x00"), gigabyte()...)) })},
+		{"PNG, XMP of 1 GB, iTXt", before(func() []byte { return pngChunk("iTXt", append([]byte(xmp+"\x01\x00\x00\x00"), gigabyte()...)) })},
 		{"PNG, a raw profile of 1 GB, zTXt", before(func() []byte {
-			return pngChunk("zTXt", append([]byte("Raw profile type exif\x00\x00"), zeros(1<<30)...))
+			return pngChunk("zTXt", append([]byte("Raw profile type exif\x00\x00"), gigabyte()...))
 		})},
 		{"PNG, XMP in each of 30 chunks of 1 MB", before(func() []byte {
 			return flood(pngChunk("iTXt", append([]byte(xmp+"\x00\x00\x00\x00"), make([]byte, 1<<20-64)...)))
@@ -363,7 +365,7 @@ func pngBombs() []Bomb {
 		})},
 		{"PNG, 1 GB of pixel data for 64×64", func() []byte {
 			f := small
-			f.extra = pngChunk("IDAT", zeros(1<<30))
+			f.extra = pngChunk("IDAT", gigabyte())
 			return f.file()
 		}},
 	}
@@ -561,7 +563,8 @@ func (w *bitWriter) transforms(transforms ...uint32) {
 
 // manyTrees makes a VP8L picture with as many sets of Huffman trees as are
 // accepted, each as large as possible but the first, which nearly all pixels use.
-func manyTrees(width, height, groups int, transforms ...uint32) []byte {
+func manyTrees(width, height int, transforms ...uint32) []byte {
+	const groups = 2600
 	w := &bitWriter{}
 	w.losslessHead(width, height)
 	w.transforms(transforms...)
@@ -697,9 +700,13 @@ func webpBombs() []Bomb {
 		{"WebP, lossless, three transforms, and 31 MB more", func() []byte {
 			return webpFile(webpChunk("VP8L", append(lossless(wide, high, 0, 1, 2), flood([]byte{0})...)))
 		}},
-		{"WebP, lossless, 2,600 sets of trees", func() []byte { return webpFile(webpChunk("VP8L", manyTrees(wide, high, 2600, 0, 1, 2))) }},
-		{"WebP, lossless, 2,600 sets of trees, 8192×512", func() []byte { return webpFile(webpChunk("VP8L", manyTrees(wide, 512, 2600))) }},
-		{"WebP, lossless, 2,600 sets of trees, 208×208", func() []byte { return webpFile(webpChunk("VP8L", manyTrees(208, 208, 2600))) }},
+		{"WebP, lossless, 2,600 sets of trees", func() []byte { return webpFile(webpChunk("VP8L", manyTrees(wide, high, 0, 1, 2))) }},
+		{"WebP, lossless, 2,600 sets of trees, 41 MP, and 23 MB more", func() []byte {
+			pixels := manyTrees(wide, 5040, 0, 1, 2)
+			return webpFile(webpChunk("VP8L", append(pixels, make([]byte, maxFile-1<<20-len(pixels))...)))
+		}},
+		{"WebP, lossless, 2,600 sets of trees, 8192×512", func() []byte { return webpFile(webpChunk("VP8L", manyTrees(wide, 512))) }},
+		{"WebP, lossless, 2,600 sets of trees, 208×208", func() []byte { return webpFile(webpChunk("VP8L", manyTrees(208, 208))) }},
 		{"WebP, lossless, 16383×16383", file(webpChunk("VP8L", lossless(16383, 16383)))},
 		{"WebP, lossy", func() []byte { return webpFile(webpChunk("VP8 ", lossy(wide, high))) }},
 		{"WebP, lossy, with transparency", func() []byte {
