@@ -697,8 +697,8 @@ func webpBombs() []Bomb {
 	return []Bomb{
 		{"WebP, lossless", file(webpChunk("VP8L", lossless(wide, high)))},
 		{"WebP, lossless, four transforms", file(webpChunk("VP8L", lossless(wide, high, 0, 1, 2, 3)))},
-		{"WebP, lossless, three transforms, and 31 MB more", func() []byte {
-			return webpFile(webpChunk("VP8L", append(lossless(wide, high, 0, 1, 2), flood([]byte{0})...)))
+		{"WebP, lossless, three transforms, 41 MP, and 31 MB more", func() []byte {
+			return webpFile(webpChunk("VP8L", append(lossless(wide, 5040, 0, 1, 2), flood([]byte{0})...)))
 		}},
 		{"WebP, lossless, 2,600 sets of trees", func() []byte { return webpFile(webpChunk("VP8L", manyTrees(wide, high, 0, 1, 2))) }},
 		{"WebP, lossless, 2,600 sets of trees, 41 MP, and 23 MB more", func() []byte {
