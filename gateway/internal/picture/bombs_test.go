@@ -127,7 +127,7 @@ func decodeInChild(t *testing.T, name string, file []byte) (d decoded) {
 		t.Fatal(err)
 	}
 	defer os.Remove(path)
-	child := exec.CommandContext(t.Context(), os.Args[0]) //nolint:gosec // itself
+	child := exec.CommandContext(t.Context(), os.Args[0]) // itself
 	child.Env = append(os.Environ(), bombChild+"="+path)
 	child.Stderr = os.Stderr
 	out, err := child.Output()
