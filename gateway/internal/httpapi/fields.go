@@ -144,7 +144,8 @@ func (v value) read(p parameters.Parameter) (r reading, ok bool) {
 		return r, ok && p.Takes(r.text)
 	case parameters.Boolean:
 		if v.json == nil {
-			return reading{boolean: v.text == "true"}, v.text == "true" || v.text == "false"
+			r.boolean = strings.EqualFold(v.text, "true") // Python writes True
+			return r, r.boolean || strings.EqualFold(v.text, "false")
 		}
 		r.boolean, ok = v.json.(bool)
 		return r, ok

@@ -264,6 +264,7 @@ func TestBadForms(t *testing.T) {
 		{[]part{alice, prompt, {"n", "two", ""}}, 400, "n", "invalid_value", `n must be an integer from 1 to 10, not "two"`},
 		{[]part{alice, prompt, {"n", "11", ""}}, 400, "n", "invalid_value", "from 1 to 10"},
 		{[]part{alice, prompt, {"n", "0", ""}}, 400, "n", "invalid_value", "from 1 to 10"},
+		{[]part{alice, prompt, {"stream", "True", ""}, {"n", "0", ""}}, 400, "n", "invalid_value", "from 1 to 10"}, // as Python writes it
 		{[]part{alice, prompt, {"stream", "yes", ""}}, 400, "stream", "invalid_value", `must be true or false, not "yes"`},
 		{[]part{alice, prompt, {"seed", "-1", ""}}, 400, "seed", "invalid_value", "from 0 to 4294967295"},
 		{[]part{alice, prompt, {"guidance_scale", "NaN", ""}}, 400, "guidance_scale", "invalid_value", "a number"},
