@@ -19,11 +19,11 @@ ARGS ?=
 # Tests find the interpreter of the local Triton here, wherever their package lies.
 export FACEDIFFUSER_PYTHON := $(CURDIR)/.venv/bin/python
 
-.PHONY: help run build venv toolkit-venv test test-go bench-once test-toolkit check-sd15 lint vulnerabilities check fuzz bench bench-attack bench-bombs load goldens report report-page data clean need
+.PHONY: help run build venv toolkit-venv test test-go bench-once test-toolkit test-clients check-sd15 lint vulnerabilities check fuzz bench bench-attack bench-bombs load goldens report report-page data clean need
 
 help: ## list the targets
 	@echo "make run    a gateway with its own Triton on http://127.0.0.1:8080"
-	@echo "make test   everything that a change must pass"
+	@echo "make test   the tests of the Go code and of OpenAI's SDKs; CI also runs lint, vulnerabilities, test-toolkit, test-clients and load"
 	@echo
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -57,6 +57,12 @@ bench-once: venv
 
 test-toolkit: build venv toolkit-venv ## the toolkit's own tests
 	.venv-toolkit/bin/python -m pytest -q --junitxml bin/toolkit.xml toolkit
+
+# A module of its own: its dependencies are other people's clients, not the product's.
+test-clients: build venv bin/gotestsum ## the programs of docs/clients.md and four generated clients against a real gateway (about 100 MB of downloads)
+	@MINOR=11 MAKE_VERSION=$(MAKE_VERSION) scripts/need.sh go python make node
+	@cd test/clients && CGO_ENABLED=0 $(GO) vet ./... && \
+	  $(FACEDIFFUSER_PYTHON) ../../scripts/with_gateway.py sh -c 'cd test/clients && CGO_ENABLED=0 exec ../../bin/gotestsum --format testname --jsonfile ../../bin/clients.json -- -count 1 -timeout 15m ./...'
 
 check-sd15: build venv toolkit-venv ## from weights to a served picture at Stable Diffusion 1.5's real size: 24 GB of disk, 16 GiB of memory, about an hour (ARGS="--from serve")
 	.venv-toolkit/bin/python -m toolkit check-sd15 $(ARGS)

@@ -16,7 +16,7 @@ for tool in "$@"; do
     go) at_least Go "$(sed -n 's/^go //p' go.mod)" "$(go env GOVERSION 2>/dev/null | sed 's/^go//; s/ .*//')" "See https://go.dev/dl/" ;;
     make) at_least "GNU make" 4.0 "${MAKE_VERSION:-$(make --version 2>/dev/null | sed -n 's/^GNU Make //p')}" "" ;;
     node)
-      at_least Node.js 20.0 "$(node --version 2>/dev/null | sed 's/^v//')" "The test of the JavaScript SDK needs it, with npm. See https://nodejs.org/"
+      at_least Node.js 20.0 "$(node --version 2>/dev/null | sed 's/^v//')" "OpenAI's JavaScript SDK needs it, with npm. See https://nodejs.org/"
       command -v npm >/dev/null || missing+=("npm: not found. It comes with Node.js.") ;;
     gcc) "${CC:-gcc}" --version >/dev/null 2>&1 || missing+=("a C compiler (gcc): not found. The race detector of Go needs it.") ;;
     chromium)

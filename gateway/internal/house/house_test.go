@@ -246,3 +246,42 @@ func TestMainIsSmall(t *testing.T) {
 		t.Errorf("gateway/main.go has %d lines", n)
 	}
 }
+
+// TestClientsPageShowsWhatRuns compares the programs of docs/clients.md with
+// the files of test/clients, which run against a gateway.
+func TestClientsPageShowsWhatRuns(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(root, "docs/clients.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := map[string]bool{}
+	for _, block := range regexp.MustCompile("(?ms)^<!-- (test/clients/[^ ]+) -->\n```[a-z]*\n(.*?)^```$").FindAllStringSubmatch(string(page), -1) {
+		file, err := os.ReadFile(filepath.Join(root, block[1]))
+		if err != nil {
+			t.Error(err)
+		} else if string(file) != block[2] {
+			t.Errorf("docs/clients.md does not show %s as it is", block[1])
+		}
+		shown[block[1]] = true
+	}
+	if fences := strings.Count(string(page), "\n```"); fences != 2*len(shown) {
+		t.Errorf("docs/clients.md has %d fences; %d programs have a file in test/clients", fences, len(shown))
+	}
+	programs := regexp.MustCompile(`\.(sh|py|mjs|java|yaml|go)$`)
+	err = filepath.WalkDir(filepath.Join(root, "test/clients"), func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && entry.Name() == "node_modules" {
+			return fs.SkipDir
+		}
+		name, err := filepath.Rel(root, path)
+		if err == nil && programs.MatchString(name) && !strings.HasSuffix(name, "_test.go") && !shown[filepath.ToSlash(name)] {
+			t.Errorf("docs/clients.md does not show %s", name)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}

@@ -1,7 +1,7 @@
 import base64
 import pathlib
 
-from facediffuser_client import ApiClient, BadRequestException, Configuration, DefaultApi, GenerationRequest
+from facediffuser_client import ApiClient, ApiException, Configuration, DefaultApi, GenerationRequest
 
 api = DefaultApi(ApiClient(Configuration(host="http://127.0.0.1:8080")))
 alice, bob = "examples/alice.png", "examples/bob.png"
@@ -16,5 +16,5 @@ save(api.create_image_edit(image=[alice, bob], prompt="a woman <|image|> and a m
 save(api.create_image(GenerationRequest(prompt="a forest at night")), "scene.png")
 try:
     api.create_image_edit(image=[alice], prompt="a woman <|image|> and a man <|image|>")
-except BadRequestException as exception:
+except ApiException as exception:
     print(exception.data.error.param, exception.data.error.message)

@@ -28,7 +28,7 @@ func main() {
 		Image:  openai.ImageEditParamsImageUnion{OfFileArray: faces},
 		Prompt: "a woman <|image|> and a man <|image|> at the beach at sunset",
 	}
-	params.SetExtraFields(map[string]any{"seed": 7})
+	params.SetExtraFields(map[string]any{"seed": "7"}) // a form drops extra fields that are not strings
 	answer, err := client.Images.Edit(context.Background(), params)
 	if err != nil {
 		log.Fatal(err)
