@@ -34,6 +34,7 @@ func TestClients(t *testing.T) {
 		"OpenAI JavaScript":             {[]string{"node", "openai-sdk.mjs"}, two, "7 []"},
 		"OpenAI Go":                     {[]string{"go", "run", "./openai-go"}, two, `7 {"job_id":`},
 		"AI SDK":                        {[]string{"node", "ai-sdk.mjs"}, two, "a woman <|image|> and a man <|image|> at the beach at sunset"},
+		"AI SDK, compatible":            {[]string{"node", "ai-sdk-compatible.mjs"}, map[string]string{"out.png": `"seed":7,`}, ""},
 		"openapi-python-client":         {[]string{"bash", "-eu", "openapi-python-client.sh"}, all, refused},
 		"openapi-generator, Python":     {[]string{"bash", "-eu", "python.sh"}, all, refused},
 		"openapi-generator, TypeScript": {[]string{"bash", "-eu", "typescript.sh"}, all, refused},

@@ -1,6 +1,6 @@
 import com.openai.client.OpenAIClient;
 import com.openai.client.okhttp.OpenAIOkHttpClient;
-import com.openai.core.MultipartField;
+import com.openai.core.JsonValue;
 import com.openai.models.images.ImageEditParams;
 import java.io.InputStream;
 import java.nio.file.Files;
@@ -17,6 +17,7 @@ public class Edit {
                     .model("mini")
                     .image(ImageEditParams.Image.ofInputStreams(List.of(alice, bob)))
                     .prompt("a woman <|image|> and a man <|image|> at the beach at sunset")
+                    .putAdditionalBodyProperty("seed", JsonValue.from(7))
                     .build());
             var picture = answer.data().get().get(0);
             Files.write(Path.of("out.png"), Base64.getDecoder().decode(picture.b64Json().get()));
