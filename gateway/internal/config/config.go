@@ -245,7 +245,7 @@ func (c *Config) Validate() error {
 // modelName is what a model may be called: one segment of a path, without escapes.
 var modelName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$`)
 
-// checkPublicURL wants what stands before /v1/images/edits.
+// checkPublicURL wants the part of a URL before /v1/images/edits.
 func checkPublicURL(text string) error {
 	u, err := url.Parse(text)
 	switch {

@@ -79,9 +79,9 @@ func TestFaults(t *testing.T) {
 		args []string
 		want []string // one entry per line of the error, FILE for the file's name
 	}{
-		"unknown key":      {file: "max_quue: 3\n", want: []string{"FILE:1: max_quue: is no setting (is max_queue meant?)"}},
-		"far-off key":      {file: "colour: red\n", want: []string{"FILE:1: colour: is no setting"}},
-		"dashed key":       {file: "max-queue: 3\n", want: []string{"FILE:1: max-queue: is no setting (is max_queue meant?)"}},
+		"unknown key":      {file: "max_quue: 3\n", want: []string{"FILE:1: max_quue: is not a setting (is max_queue meant?)"}},
+		"far-off key":      {file: "colour: red\n", want: []string{"FILE:1: colour: is not a setting"}},
+		"dashed key":       {file: "max-queue: 3\n", want: []string{"FILE:1: max-queue: is not a setting (is max_queue meant?)"}},
 		"wrong type":       {file: "listen: 127.0.0.1:1\nmax_queue: many\n", want: []string{`FILE:2: max_queue: must be a whole number, not "many"`}},
 		"wrong size":       {file: "max_image_bytes: big\n", want: []string{`FILE:1: max_image_bytes: must be a size such as 20MiB, not "big"`}},
 		"wrong time":       {file: "step_timeout: 30\n", want: []string{`FILE:1: step_timeout: must be a duration such as 20s, not "30"`}},
@@ -89,7 +89,7 @@ func TestFaults(t *testing.T) {
 		"nested value":     {file: "listen:\n  host: a\n", want: []string{"FILE:1: listen: must be one value or a list of values"}},
 		"no value":         {file: "listen:\n", want: []string{"FILE:1: listen: must be one value or a list of values"}},
 		"not a mapping":    {file: "- a\n- b\n", want: []string{"FILE:1: must be a mapping of settings"}},
-		"file in file":     {file: "config: other.yaml\n", want: []string{"FILE:1: config: is no setting"}},
+		"file in file":     {file: "config: other.yaml\n", want: []string{"FILE:1: config: is not a setting"}},
 		"no such file":     {args: []string{"--config", "nowhere.yaml"}, want: []string{"config: open nowhere.yaml: no such file or directory"}},
 		"variable":         {env: map[string]string{"FACEDIFFUSER_MAX_QUEUE": "x"}, want: []string{`FACEDIFFUSER_MAX_QUEUE: must be a whole number, not "x"`}},
 		"port":             {args: []string{"--listen", "localhost"}, want: []string{`listen: must be host:port, not "localhost"`}},
@@ -114,7 +114,7 @@ func TestFaults(t *testing.T) {
 			file: "upload_memory: 1MiB\ncolor: 1\n", env: map[string]string{"FACEDIFFUSER_LOG_LEVEL": "loud"},
 			args: []string{"--family=", "--safety=on", "--memory-limit=1MiB", "--shutdown-grace=0s", "--log-format=xml", "--max-queue=-1"},
 			want: []string{
-				"FILE:2: color: is no setting", "family: must name a directory", "max-queue: must be from 0 to 100000, not -1",
+				"FILE:2: color: is not a setting", "family: must name a directory", "max-queue: must be from 0 to 100000, not -1",
 				"upload-memory: must hold one image of max-image-bytes (32MiB), not 1.0MiB", "memory-limit: must be 0 or at least 64 MiB, not 1.0MiB",
 				"shutdown-grace: must be from 100ms to 1h, not 0s", `safety: must be auto or off or flag or refuse, not "on"`, `log-format: must be text or json, not "xml"`,
 				`log-level: must be debug or info or warn or error, not "loud"`,

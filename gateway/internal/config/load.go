@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// envPrefix stands before the name of every variable: FACEDIFFUSER_MAX_QUEUE.
+// envPrefix begins the name of every variable: FACEDIFFUSER_MAX_QUEUE.
 const envPrefix = "FACEDIFFUSER_"
 
 // Variable returns the name of the environment variable of a flag.
@@ -85,9 +85,9 @@ func fromFile(flags *pflag.FlagSet, name string, data []byte) (faults []error) {
 		text, ok := scalar(e.Value)
 		switch {
 		case f == nil || Key(f.Name) != key || key == "config":
-			faults = append(faults, fmt.Errorf("%s: is no setting%s", source, nearest(flags, key)))
+			faults = append(faults, fmt.Errorf("%s: is not a setting%s", source, nearest(flags, key)))
 		case seen[key]:
-			faults = append(faults, fmt.Errorf("%s: stands twice", source))
+			faults = append(faults, fmt.Errorf("%s: is set twice", source))
 		case !ok:
 			faults = append(faults, fmt.Errorf("%s: must be one value or a list of values", source))
 		case !f.Changed:

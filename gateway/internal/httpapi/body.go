@@ -93,8 +93,8 @@ func dropBody(c *gin.Context) {
 	}
 }
 
-// setForm takes a form's text fields. An empty one says nothing, as SDKs mean
-// it, except for the prompt.
+// setForm takes a form's text fields. Empty means absent, as in
+// SDKs, except for the prompt.
 func (in *input) setForm(on endpoint, form *upload.Form) error {
 	for _, f := range form.Fields {
 		if (f.Name == "image" || f.Name == "image[]") && f.Value != "" {
@@ -107,7 +107,7 @@ func (in *input) setForm(on endpoint, form *upload.Form) error {
 	return nil
 }
 
-// setJSON takes a JSON object's members; null says nothing.
+// setJSON takes a JSON object's members; null means absent.
 func (in *input) setJSON(on endpoint, form *upload.Form) ([]*picture.Reference, error) {
 	decoder := json.NewDecoder(bytes.NewReader(form.JSON))
 	decoder.UseNumber()
@@ -135,7 +135,7 @@ func (in *input) setJSON(on endpoint, form *upload.Form) ([]*picture.Reference, 
 		}
 		if name == "images" && on == edits && raw != nil {
 			if subjects != nil {
-				return nil, invalid(name, "images stands twice")
+				return nil, invalid(name, "images is given twice")
 			}
 			if subjects, err = jsonImages(raw, form); err != nil {
 				return nil, err
@@ -158,10 +158,10 @@ func (in *input) setJSON(on endpoint, form *upload.Form) ([]*picture.Reference, 
 	return subjects, nil
 }
 
-// setOnce is set for a field that may be absent and must not stand twice.
+// setOnce is set for a field that may be absent and must not be repeated.
 func (in *input) setOnce(on endpoint, name string, v value, absent bool, where place) error {
 	if _, ok := in.said[name]; ok {
-		return invalid(name, "%s stands twice", name)
+		return invalid(name, "%s is given twice", name)
 	}
 	if absent && in.known(name) {
 		return nil

@@ -145,7 +145,7 @@ func TestPicturesInTheWrongField(t *testing.T) {
 }
 
 // TestValuesOfTheSDKs: what OpenAI's SDKs (Python 3.54.0) have for a field and
-// is not served is told from what nobody knows.
+// is not served is distinguished from what nobody knows.
 func TestValuesOfTheSDKs(t *testing.T) {
 	g := serve(t, newFake())
 	for field, values := range map[string][]string{

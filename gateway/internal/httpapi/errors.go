@@ -51,7 +51,7 @@ const (
 	crossOrigin        kind = "cross_origin_request"
 )
 
-// answers is the one table from what went wrong to what a client is told.
+// answers is the one table from what went wrong to what the client reads.
 // text replaces the error's own message where that is not made for clients.
 // The SDKs try 408, 409, 429 and 5xx again, so nothing that cannot succeed
 // the second time has one of those.
@@ -117,7 +117,7 @@ func invalid(param, format string, args ...any) *fault {
 	return &fault{kind: invalidValue, param: param, message: fmt.Sprintf(format, args...)}
 }
 
-// faultOf finds what a client may be told of err. An error that is not listed
+// faultOf finds what a client may learn of err. An error that is not listed
 // here is an internal error, whose text stays in the log.
 func faultOf(err error) *fault {
 	var own *fault

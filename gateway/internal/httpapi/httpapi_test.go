@@ -253,7 +253,7 @@ func TestBadForms(t *testing.T) {
 		{[]part{prompt}, 400, "image", "missing_required_parameter", "one reference image for each subject"},
 		{[]part{alice}, 400, "prompt", "missing_required_parameter", "prompt is empty"},
 		{[]part{alice, alice, prompt}, 400, "prompt", "invalid_value", "1 markers for 2 images"},
-		{[]part{alice, prompt, prompt}, 400, "prompt", "invalid_value", "stands twice"},
+		{[]part{alice, prompt, prompt}, 400, "prompt", "invalid_value", "is given twice"},
 		{[]part{alice, alice, alice, alice, alice, prompt}, 400, "image[4]", "too_many_images", "at most 4"},
 		{[]part{{"image", "not an image", "a.png"}, prompt}, 400, "image[0]", "not_an_image", "not an image"},
 		{[]part{{"image", alice.content[:80], "a.png"}, prompt}, 400, "image[0]", "corrupt_image", "the PNG is"},
@@ -330,7 +330,7 @@ func TestBadJSON(t *testing.T) {
 		{"generations", `{"prompt": ["a", "b"]}`, "prompt", "invalid_value", `not ["a","b"]`},
 		{"generations", `{"prompt": "a", "n": "2"}`, "n", "invalid_value", `an integer from 1 to 10, not "2"`},
 		{"generations", `{"prompt": "a", "n": 1.5}`, "n", "invalid_value", "not 1.5"},
-		{"generations", `{"prompt": "a", "n": 1, "n": 2}`, "n", "invalid_value", "stands twice"},
+		{"generations", `{"prompt": "a", "n": 1, "n": 2}`, "n", "invalid_value", "is given twice"},
 		{"generations", `{"prompt": "a", "seed": 4294967296}`, "seed", "invalid_value", "from 0 to 4294967295"},
 		{"generations", `{"prompt": "a", "seed": 99999999999999999999999}`, "seed", "invalid_value", "from 0 to"},
 		{"generations", `{"prompt": "a", "guidance_scale": 1e999}`, "guidance_scale", "invalid_value", "a number"},
@@ -529,7 +529,7 @@ func TestFailuresOfJobs(t *testing.T) {
 					t.Errorf("retry-after %q, want 8", after)
 				}
 				if strings.Contains(e.Message, "secret") || strings.Contains(e.Message, "10.0.0.7") {
-					t.Errorf("a client is told %q", e.Message)
+					t.Errorf("the client sees %q", e.Message)
 				}
 			}
 			var logged strings.Builder
@@ -615,7 +615,7 @@ func TestPanicInAHandler(t *testing.T) {
 	g := serve(t, f)
 	resp, data := g.do(t, "GET", "/v1/capabilities", "", nil)
 	if e := isError(t, resp, data, 500, "", "internal_error"); strings.Contains(e.Message, "secret") {
-		t.Errorf("a client is told %q", e.Message)
+		t.Errorf("the client sees %q", e.Message)
 	}
 	if line := <-g.log; !strings.Contains(line, "secret detail") || !strings.Contains(line, resp.Header.Get("X-Request-Id")) {
 		t.Errorf("logged %s", line)

@@ -126,7 +126,7 @@ func parameterCapabilities(fields parameters.Set) []ParameterCapability {
 	return all
 }
 
-// CapabilityDefaults are the settings of a request that says nothing.
+// CapabilityDefaults are the settings of a request that names none.
 type CapabilityDefaults struct {
 	family.Defaults
 	StartMergeStep int `json:"start_merge_step"` // at the default number of steps

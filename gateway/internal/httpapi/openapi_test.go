@@ -29,8 +29,8 @@ import (
 type object = map[string]any
 
 // document is openapi.json, as JSON and as a store of compiled schemas. Schemas
-// of OpenAPI 3.1 are JSON Schema (2020-12), so that no more is needed to hold
-// answers against them.
+// of OpenAPI 3.1 are JSON Schema (2020-12), so that no more is needed to check
+// answers.
 var document = sync.OnceValue(func() (d struct {
 	object
 	compiler *jsonschema.Compiler
@@ -120,8 +120,8 @@ func conforms(t testing.TB, schema *jsonschema.Schema, data []byte) {
 	}
 }
 
-// TestDocumentIsValid holds the document against the schema that the OpenAPI
-// Initiative publishes for OpenAPI 3.1, and its schemas against JSON Schema's.
+// TestDocumentIsValid validates the document by the schema that the OpenAPI
+// Initiative publishes for OpenAPI 3.1, and its schemas by JSON Schema's.
 func TestDocumentIsValid(t *testing.T) {
 	d := document()
 	official, err := d.compiler.Compile("file:///testdata/openapi-3.1.schema.json")
@@ -153,7 +153,7 @@ func TestDocumentIsValid(t *testing.T) {
 	follow(d.object)
 }
 
-// matchesDocument holds an answer against the document: path, method, status,
+// matchesDocument compares an answer with the document: path, method, status,
 // headers, content type and every key. Schemas take no keys that they do not name.
 func matchesDocument(t testing.TB, resp *http.Response, data []byte) {
 	t.Helper()
@@ -186,7 +186,7 @@ func matchesDocument(t testing.TB, resp *http.Response, data []byte) {
 	}
 }
 
-// eventMatchesDocument holds one event of a stream against its schema.
+// eventMatchesDocument validates one event of a stream by its schema.
 func eventMatchesDocument(t testing.TB, event string) {
 	t.Helper()
 	parts := regexp.MustCompile(`^event: (\S+)\ndata: (\{.*\})$`).FindStringSubmatch(event)
@@ -364,12 +364,12 @@ func TestCapabilitiesHaveTheParameters(t *testing.T) {
 	g := serve(t, newFake())
 	resp, data := g.do(t, "GET", "/v1/capabilities", "", nil)
 	matchesDocument(t, resp, data)
-	told := map[string]httpapi.ParameterCapability{}
+	listed := map[string]httpapi.ParameterCapability{}
 	for _, p := range decode[httpapi.Capabilities](t, data).Families[0].Parameters {
-		told[p.Name] = p
+		listed[p.Name] = p
 	}
-	if len(told) != len(parameters.All()) {
-		t.Errorf("%d parameters, the table has %d", len(told), len(parameters.All()))
+	if len(listed) != len(parameters.All()) {
+		t.Errorf("%d parameters, the table has %d", len(listed), len(parameters.All()))
 	}
 	bound := func(x float64) *float64 { return &x }
 	for _, want := range []httpapi.ParameterCapability{
@@ -378,13 +378,13 @@ func TestCapabilitiesHaveTheParameters(t *testing.T) {
 		{Name: "scheduler", Type: "string", Enum: []string{"ddim", "pndm", "dpmpp_2m"}, Default: "ddim"},
 		{Name: "start_merge_step", Type: "integer", Minimum: bound(-1)},
 	} {
-		got := told[want.Name]
+		got := listed[want.Name]
 		if got.Description == "" || len(got.Endpoints) == 0 {
 			t.Errorf("%+v", got)
 		}
 		got.Description, got.Endpoints = "", nil
 		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("want -, told +\n%s", diff)
+			t.Errorf("want -, listed +\n%s", diff)
 		}
 	}
 }

@@ -59,8 +59,8 @@ type Options struct {
 
 // Limits bound what one client can take, beside those of the Intake.
 type Limits struct {
-	MaxQueue       int   // pictures; enforced by the Runner, told by /v1/capabilities
-	MaxImagePixels int64 // of a reference image; enforced by the Intake's decoder, told likewise
+	MaxQueue       int   // pictures; enforced by the Runner, shown by /v1/capabilities
+	MaxImagePixels int64 // of a reference image; enforced by the Intake's decoder, shown likewise
 	// RequestTimeout is the longest time from a request's first byte to the end
 	// of its pictures; 0 means no limit.
 	RequestTimeout time.Duration

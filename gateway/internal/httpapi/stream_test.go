@@ -123,7 +123,7 @@ func TestKeepAlive(t *testing.T) {
 	}
 }
 
-// TestKeepAliveBetweenSteps: steps that the client is not told of are silence too.
+// TestKeepAliveBetweenSteps: a step without an event is silence too.
 func TestKeepAliveBetweenSteps(t *testing.T) {
 	f := newFake()
 	f.step = func(context.Context, int, int) error {

@@ -368,7 +368,7 @@ func (w *watch) observe(e pipeline.Event) {
 		m.QueueSeconds.Observe(now.Sub(w.job.Created).Seconds())
 		r.count(0, 1)
 	case pipeline.Step:
-		// The first step waits for the encoders: its time says nothing about a step.
+		// The first step waits for the encoders: its time is not that of a step.
 		if !p.last.IsZero() {
 			m.StepSeconds.WithLabelValues(r.o.Model, e.Stage.String()).Observe(now.Sub(p.last).Seconds())
 		}

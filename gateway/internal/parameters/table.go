@@ -87,7 +87,7 @@ var table = Set{
 	},
 	{
 		Name: "scheduler", Flag: "scheduler", Placeholder: "name", On: Both, Type: Text, Words: sampler.Schedulers(), Absent: "the family's", Recorded: true,
-		Help:     "how a step is made of a prediction: DDIM, PNDM (which calls the networks once more than there are steps) or DPM-Solver++ 2M; wins over `quality`",
+		Help:     "how the next step follows from a prediction: DDIM, PNDM (which calls the networks one time more than there are steps) or DPM-Solver++ 2M; wins over `quality`",
 		ofFamily: func(p *Parameter, f *family.Family) { p.Default = f.Defaults.Scheduler },
 	},
 	{

@@ -4,7 +4,7 @@ import (
 	"context"
 )
 
-// conditionings are what the UNets are told, each [L, D].
+// conditionings are the UNets' encoder_hidden_states, each [L, D].
 type conditionings struct {
 	null      []float32 // c_null: the empty or the negative prompt
 	text      []float32 // c_text: the prompt without markers

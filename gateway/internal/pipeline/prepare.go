@@ -60,8 +60,8 @@ type Request struct {
 	solver           *sampler.Solver
 }
 
-// Warning tells the user of a part of a request that is served in another way
-// than it says: cut, or not understood.
+// Warning is about a part of a request that is not served as written: cut, or
+// not understood.
 type Warning struct {
 	Param   string `json:"param"`
 	Message string `json:"message"`

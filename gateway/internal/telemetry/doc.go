@@ -1,6 +1,5 @@
-// Package telemetry is what the gateway tells its operator: metrics for
-// Prometheus and structured logs.
+// Package telemetry holds the metrics for Prometheus and the structured logs.
 //
-// Every metric stands in docs/metrics.md; a test compares the two. No metric
+// docs/metrics.md lists every metric; a test compares the two. No metric
 // label and no log attribute holds a prompt, a face or anything made of one.
 package telemetry

@@ -8,7 +8,7 @@ import (
 )
 
 // base64Text makes plain base64 (RFC 4648, section 4) without padding of what
-// stands in data: URLs: the padding may be there or not, the alphabet may be the
+// data: URLs hold: the padding may be there or not, the alphabet may be the
 // one that is safe in URLs (section 5), and any character may be percent-encoded,
 // as in any URL.
 type base64Text struct {
@@ -54,7 +54,7 @@ var digit = func() (is [256]bool) {
 }()
 
 // translate returns the plain character, 0 for none yet, and false for what
-// cannot stand here.
+// cannot appear here.
 func (t *base64Text) translate(c byte) (byte, bool) {
 	if len(t.percent) > 0 || c == '%' {
 		if t.percent = append(t.percent, c); len(t.percent) < len("%2B") {
