@@ -80,9 +80,11 @@ func startGateway(ctx context.Context, settings *config.Config, s streams) (g *g
 		return g, err
 	}
 	for _, alias := range settings.ModelAliases {
-		if !g.family.Answers(alias) {
-			g.family.Aliases = append(g.family.Aliases, alias)
+		if g.family.Answers(alias) {
+			g.log.Warn("model-aliases: the family has this name already", "name", alias)
+			continue
 		}
+		g.family.Aliases = append(g.family.Aliases, alias)
 	}
 
 	words, err := tokenizer.Load(g.family.TokenizerDir())

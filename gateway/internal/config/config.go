@@ -142,9 +142,12 @@ func (c *Config) Validate() error {
 	if _, err := c.Proxies(); err != nil {
 		fault("trusted-proxies", "%v", err)
 	}
-	for _, a := range c.ModelAliases {
-		if !modelName.MatchString(a) {
-			fault("model-aliases", "must be letters, digits and any of . _ : -, at most 128, not %q", a)
+	for i, a := range c.ModelAliases {
+		if len(a) > maxModelName || !modelName.MatchString(a) {
+			fault("model-aliases", "must be letters, digits and any of . _ : - in parts between slashes, at most 128 characters, not %q", a)
+		}
+		if slices.Contains(c.ModelAliases[:i], a) {
+			fault("model-aliases", "has %q twice", a)
 		}
 	}
 	open := c.KeysFile == "" && c.Keys == "" && !c.InsecureListen
@@ -242,8 +245,10 @@ func (c *Config) Validate() error {
 	return errors.Join(faults...)
 }
 
-// modelName is what a model may be called: one segment of a path, without escapes.
-var modelName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$`)
+// modelName is what a model may be called: segments of a path, such as openai/gpt-image-1, without escapes.
+var modelName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:-]*(/[A-Za-z0-9][A-Za-z0-9._:-]*)*$`)
+
+const maxModelName = 128
 
 // checkPublicURL wants the part of a URL before /v1/images/edits.
 func checkPublicURL(text string) error {

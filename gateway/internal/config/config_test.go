@@ -99,7 +99,7 @@ func TestFaults(t *testing.T) {
 		"URL and query":    {args: []string{"--public-url", "https://faces.example.org/?a=b"}, want: []string{`public-url: must have no user, query or fragment: "https://faces.example.org/?a=b"`}},
 		"proxy":            {args: []string{"--trusted-proxies", "10.0.0.1,proxy.example.org"}, want: []string{`trusted-proxies: must be addresses or networks such as 10.0.0.0/8, not "proxy.example.org"`}},
 		"proxy network":    {args: []string{"--trusted-proxies", "10.0.0.0/33"}, want: []string{`trusted-proxies: must be addresses or networks such as 10.0.0.0/8, not "10.0.0.0/33"`}},
-		"alias":            {args: []string{"--model-aliases", "gpt-image-1,a/b"}, want: []string{`model-aliases: must be letters, digits and any of . _ : -, at most 128, not "a/b"`}},
+		"alias":            {args: []string{"--model-aliases", "openai/gpt-image-1,a//b,c,c"}, want: []string{`model-aliases: must be letters, digits and any of . _ : - in parts between slashes, at most 128 characters, not "a//b"`, `model-aliases: has "c" twice`}},
 		"fallback":         {args: []string{"--size-fallback", "largest"}, want: []string{`size-fallback: must be none or nearest, not "largest"`}},
 		"replica":          {args: []string{"--triton", "a:1,:2"}, want: []string{`triton: must name a host, not ":2"`}},
 		"replica port":     {args: []string{"--triton", "a:0"}, want: []string{`triton: port must be a number up to 65535, not "0"`}},

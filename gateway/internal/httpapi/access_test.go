@@ -440,6 +440,18 @@ func TestAdminRoutes(t *testing.T) {
 			t.Errorf("drained by %v: %d %s", headers, status, body)
 		}
 	}
+	server := httptest.NewServer(g.admin) // the server leaves out the body of an answer to HEAD
+	defer server.Close()
+	for _, path := range []string{"/metrics", "/replicas", "/debug/pprof/", "/debug/pprof/heap"} {
+		resp, err := server.Client().Head(server.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != 200 || resp.Header.Get("Content-Type") == "" {
+			t.Errorf("HEAD %s: %d %v", path, resp.StatusCode, resp.Header)
+		}
+	}
 	if status, _ := ask("GET", "/v1/models"); status != 404 {
 		t.Errorf("the API on the admin listener: %d", status)
 	}

@@ -61,10 +61,10 @@ func NewAdmin(o Options, a AdminOptions) http.Handler {
 
 // routes is the whole admin surface.
 func (s *admin) routes(r gin.IRoutes) {
-	r.GET("/metrics", gin.WrapH(promhttp.HandlerFor(s.Gatherer, promhttp.HandlerOpts{})))
-	r.GET("/replicas", s.replicas)
+	readable(r, "/metrics", gin.WrapH(promhttp.HandlerFor(s.Gatherer, promhttp.HandlerOpts{})))
+	readable(r, "/replicas", s.replicas)
 	r.POST("/drain", s.drain)
-	r.GET("/debug/pprof/*profile", s.profile)
+	readable(r, "/debug/pprof/*profile", s.profile)
 }
 
 func (s *admin) replicas(c *gin.Context) {

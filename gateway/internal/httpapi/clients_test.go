@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"strings"
 	"testing"
@@ -218,16 +219,27 @@ func TestQuery(t *testing.T) {
 func TestMisdirected(t *testing.T) {
 	g := serve(t, newFake())
 	for path, want := range map[string]string{
-		"/images/edits":        "use /v1/images/edits (the base URL must end in /v1)",
-		"/images/edits/":       "use /v1/images/edits (the base URL must end in /v1)",
-		"/v1/v1/images/edits":  "use /v1/images/edits (/v1 is there twice",
-		"/v1/images/edits/":    "use /v1/images/edits (without a slash",
-		"/v1//images/edits":    "use /v1/images/edits (without a slash",
-		"/models/mini":         "use /v1/models/mini (the base URL must end in /v1)",
-		"/v1/images/variation": "no such path: /v1/images/variation",
-		"/":                    "no such path: /",
+		"/images/edits":         "use /v1/images/edits (the base URL must end in /v1)",
+		"/images/edits/":        "use /v1/images/edits (the base URL must end in /v1)",
+		"/v1/v1/images/edits":   "use /v1/images/edits (/v1 is there twice",
+		"/v1/images/edits/":     "use /v1/images/edits (without a slash",
+		"/v1//images/edits":     "use /v1/images/edits (without a slash",
+		"/models/mini":          "use /v1/models/mini (the base URL must end in /v1)",
+		"/v1/images/variation":  "no such path: /v1/images/variation",
+		"/v1/models/":           "use /v1/models (without a slash",
+		"/api/v1/images/edits":  "use /v1/images/edits (without /api before /v1",
+		"/v1/images/generation": "did you mean /v1/images/generations?",
+		"/v1/image/edits":       "did you mean /v1/images/edits?",
+		"/v1/chat/completions":  "no such path: /v1/chat/completions",
+		// Azure's form, as openai.AzureOpenAI of the Python SDK makes it.
+		"/openai/deployments/gpt-image-1/images/edits": "use /v1/images/edits (this gateway has no deployments",
+		"/": "no such path: /",
 	} {
-		resp, data := g.json(t, path, `{}`)
+		method := http.MethodPost
+		if strings.HasPrefix(path, "/v1/models") {
+			method = http.MethodGet
+		}
+		resp, data := g.do(t, method, path, "application/json", strings.NewReader(`{}`))
 		e := isError(t, resp, data, 404, "", "not_found")
 		if !strings.Contains(e.Message, want) || strings.Contains(want, "no such") && e.Message != want {
 			t.Errorf("%s: message %q, want %q", path, e.Message, want)
@@ -265,7 +277,7 @@ func TestRefusedBodiesAreRead(t *testing.T) {
 // TestAliases: every name has an entry, as programs look for the one that they know.
 func TestAliases(t *testing.T) {
 	f := newFake()
-	f.family.Aliases = []string{"face-diffuser", "gpt-image-1"}
+	f.family.Aliases = []string{"face-diffuser", "openai/gpt-image-1"}
 	g := serve(t, f)
 	resp, data := g.do(t, "GET", "/v1/models", "", nil)
 	matchesDocument(t, resp, data)
@@ -274,16 +286,18 @@ func TestAliases(t *testing.T) {
 		others[m.ID] = m.Aliases
 	}
 	want := map[string][]string{
-		"mini": {"face-diffuser", "gpt-image-1"}, "face-diffuser": {"mini", "gpt-image-1"}, "gpt-image-1": {"mini", "face-diffuser"},
+		"mini": {"face-diffuser", "openai/gpt-image-1"}, "face-diffuser": {"mini", "openai/gpt-image-1"}, "openai/gpt-image-1": {"mini", "face-diffuser"},
 	}
 	if diff := cmp.Diff(want, others); diff != "" {
 		t.Errorf("want -, got +\n%s", diff)
 	}
-	_, data = g.do(t, "GET", "/v1/models/gpt-image-1", "", nil)
-	if m := decode[httpapi.Model](t, data); m.ID != "gpt-image-1" {
-		t.Errorf("%+v", m)
+	for _, path := range []string{"/v1/models/openai/gpt-image-1", "/v1/models/" + url.PathEscape("openai/gpt-image-1")} {
+		_, data = g.do(t, "GET", path, "", nil)
+		if m := decode[httpapi.Model](t, data); m.ID != "openai/gpt-image-1" {
+			t.Errorf("%s: %s", path, data)
+		}
 	}
-	if resp, data := g.json(t, "/v1/images/generations", `{"prompt": "a", "model": "gpt-image-1"}`); resp.StatusCode != http.StatusOK {
+	if resp, data := g.json(t, "/v1/images/generations", `{"prompt": "a", "model": "openai/gpt-image-1"}`); resp.StatusCode != http.StatusOK {
 		t.Errorf("%d %s", resp.StatusCode, data)
 	}
 }
@@ -298,11 +312,19 @@ func TestAddressesBehindProxies(t *testing.T) {
 		headers         []string
 		server, client  string
 	}{
-		"direct":            {"", "", nil, "/", "127.0.0.1"},
-		"a liar":            {"10.0.0.0/8", "", forwarded, "/", "127.0.0.1"},
-		"a trusted proxy":   {"127.0.0.0/8", "", forwarded, "https://faces.example.org/faces", "203.0.113.9"},
-		"two proxies":       {"127.0.0.0/8", "", []string{"X-Forwarded-Proto", "https, http", "X-Forwarded-Host", "a.example.org, b"}, "https://a.example.org", "127.0.0.1"},
-		"a public URL wins": {"127.0.0.0/8", "https://public.example.org/f", forwarded, "https://public.example.org/f", "203.0.113.9"},
+		"direct":             {"", "", nil, "/", "127.0.0.1"},
+		"a liar":             {"10.0.0.0/8", "", forwarded, "/", "127.0.0.1"},
+		"a trusted proxy":    {"127.0.0.0/8", "", forwarded, "https://faces.example.org/faces", "203.0.113.9"},
+		"two proxies":        {"127.0.0.0/8", "", []string{"X-Forwarded-Proto", "https, http", "X-Forwarded-Host", "a.example.org, b"}, "https://a.example.org", "127.0.0.1"},
+		"ports":              {"127.0.0.0/8", "", []string{"X-Forwarded-For", "6.6.6.6:1234", "X-Real-IP", "1.2.3.4"}, "http://", "6.6.6.6"},
+		"brackets":           {"127.0.0.0/8", "", []string{"X-Forwarded-For", "[2001:db8::17]:443"}, "http://", "2001:db8::17"},
+		"brackets alone":     {"127.0.0.0/8", "", []string{"X-Forwarded-For", "[2001:db8::17]"}, "http://", "2001:db8::17"},
+		"another header":     {"127.0.0.0/8", "", []string{"X-Real-IP", "1.2.3.4"}, "http://", "127.0.0.1"},
+		"said by the client": {"127.0.0.0/8", "", []string{"X-Forwarded-For", "1.2.3.4, 203.0.113.9, 127.0.0.7"}, "http://", "203.0.113.9"},
+		"in two lines":       {"127.0.0.0/8", "", []string{"X-Forwarded-For", "1.2.3.4", "X-Forwarded-For", "203.0.113.9"}, "http://", "203.0.113.9"},
+		"nonsense":           {"127.0.0.0/8", "", []string{"X-Forwarded-For", "1.2.3.4, unknown, 127.0.0.7"}, "http://", "127.0.0.7"},
+		"all trusted":        {"127.0.0.0/8", "", []string{"X-Forwarded-For", "127.0.0.9, 127.0.0.7"}, "http://", "127.0.0.9"},
+		"a public URL wins":  {"127.0.0.0/8", "https://public.example.org/f", forwarded, "https://public.example.org/f", "203.0.113.9"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := serve(t, newFake(), func(o *httpapi.Options, _ *job.Options) {
@@ -314,6 +336,9 @@ func TestAddressesBehindProxies(t *testing.T) {
 			resp, data := g.do(t, "GET", "/openapi.json", "", nil, c.headers...)
 			matchesDocument(t, resp, data)
 			served := decode[map[string]any](t, data)
+			if c.server == "http://" { // nothing is said of it
+				c.server += resp.Request.Host
+			}
 			if got, want := fmt.Sprint(served["servers"]), "[map[url:"+c.server+"]]"; got != want {
 				t.Errorf("servers %s, want %s", got, want)
 			}

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"slices"
 	"strings"
 
 	"github.com/gin-gonic/gin"
@@ -39,8 +38,7 @@ func (s *server) baseURL(c *gin.Context) string {
 	if s.PublicURL != "" {
 		return s.PublicURL
 	}
-	peer, err := netip.ParseAddr(c.RemoteIP())
-	if err != nil || !slices.ContainsFunc(s.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(peer.Unmap()) }) {
+	if peer, err := netip.ParseAddr(c.RemoteIP()); err != nil || !s.trusts(peer) {
 		return ""
 	}
 	// Of several proxies the first is the one that the client has spoken to.

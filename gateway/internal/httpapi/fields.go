@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/agnivade/levenshtein"
-
 	"github.com/facediffuser/facediffuser/gateway/internal/parameters"
 	"github.com/facediffuser/facediffuser/gateway/internal/picture"
 	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
@@ -288,12 +286,8 @@ func (in *input) unknownField(on endpoint, name string, where place) *fault {
 	return f
 }
 
-// nearest is the field whose name is at most a third of its letters away.
+// nearest is the field whose name was probably meant.
 func (in *input) nearest(on endpoint, name string) string {
-	const longest = 64 // what is longer is no typo
-	if len(name) > longest {
-		return ""
-	}
 	var names []string
 	for _, p := range in.fields {
 		if on.has(p) {
@@ -303,11 +297,5 @@ func (in *input) nearest(on endpoint, name string) string {
 	if on == edits {
 		names = append(names, "image", "images")
 	}
-	best, least := "", len(name)/3+1
-	for _, n := range names {
-		if d := levenshtein.ComputeDistance(n, name); d < least {
-			best, least = n, d
-		}
-	}
-	return best
+	return nearest(name, name, names)
 }

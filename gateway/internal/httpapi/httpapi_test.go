@@ -400,7 +400,7 @@ func TestPathsAndMethods(t *testing.T) {
 	g.do(t, "INVENTED", "/healthz", "", nil)
 	metrics := g.metrics(t)
 	for _, want := range []string{
-		`facediffuser_http_requests_total{method="GET",route="/v1/models/:id",status="404"} 1`,
+		`facediffuser_http_requests_total{method="GET",route="/v1/models/*id",status="404"} 1`,
 		`facediffuser_http_requests_total{method="other",route="other",status="404"} 1`,
 		`facediffuser_errors_total{code="model_not_found"} 2`,
 	} {

@@ -100,7 +100,7 @@ func (s *server) log(c *gin.Context, n *notes, route string, status int, seconds
 	attrs := []slog.Attr{
 		slog.String("request_id", n.id), slog.String("method", c.Request.Method), slog.String("route", route),
 		slog.Int("status", status), slog.Float64("seconds", seconds), slog.Int("bytes", c.Writer.Size()),
-		slog.String("client", c.ClientIP()),
+		slog.String("client", s.clientAddress(c)),
 	}
 	if n.key != "" {
 		attrs = append(attrs, slog.String("key", n.key))

@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/gin-gonic/gin"
 
@@ -56,7 +57,11 @@ func (s *server) listModels(c *gin.Context) {
 
 func (s *server) getModel(c *gin.Context) {
 	f := s.Pipeline.Family()
-	id := c.Param("id")
+	id := strings.TrimPrefix(c.Param("id"), "/")
+	if id == "" {
+		s.noRoute(c)
+		return
+	}
 	if !f.Answers(id) {
 		s.fail(c, unknownModel(id, f))
 		return

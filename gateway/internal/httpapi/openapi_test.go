@@ -215,7 +215,7 @@ func TestRoutesAreDocumented(t *testing.T) {
 		if r.Method == http.MethodHead {
 			continue
 		}
-		routes = append(routes, r.Method+" "+regexp.MustCompile(`:(\w+)`).ReplaceAllString(r.Path, "{$1}"))
+		routes = append(routes, r.Method+" "+regexp.MustCompile(`[:*](\w+)`).ReplaceAllString(r.Path, "{$1}"))
 	}
 	for path, item := range at(t, "paths").(object) {
 		for method := range item.(object) {

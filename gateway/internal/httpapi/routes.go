@@ -88,6 +88,7 @@ func (l Limits) withDefaults() Limits {
 
 type server struct {
 	Options
+	router  *gin.Engine
 	fields  parameters.Set // of requests for pictures
 	repeats *repeats
 }
@@ -108,40 +109,35 @@ func (s *server) engine(browser Browser) *gin.Engine {
 	r := gin.New()
 	r.HandleMethodNotAllowed = true
 	r.RedirectTrailingSlash = false
-	proxies := make([]string, len(s.TrustedProxies))
-	for i, p := range s.TrustedProxies {
-		proxies[i] = p.String()
-	}
-	if err := r.SetTrustedProxies(proxies); err != nil {
-		panic(err) // it only parses them
-	}
+	_ = r.SetTrustedProxies(nil) // see server.clientAddress
 	r.Use(s.observe, s.recover, browser.guard(s), s.checkQuery)
-	r.NoRoute(func(c *gin.Context) {
-		s.refuse(c, &fault{kind: notFound, message: "no such path: " + c.Request.URL.Path + meant(r.Routes(), c.Request.URL.Path)})
-	})
+	s.router = r
+	r.NoRoute(s.noRoute)
 	r.NoMethod(func(c *gin.Context) {
 		s.refuse(c, &fault{kind: methodNotAllowed, message: c.Request.URL.Path + " does not take " + c.Request.Method + ", but " + c.Writer.Header().Get("Allow")})
 	})
 	return r
 }
 
+// readable adds a route that answers GET and HEAD.
+func readable(r gin.IRoutes, path string, handlers ...gin.HandlerFunc) {
+	r.GET(path, handlers...)
+	r.HEAD(path, handlers...) // net/http leaves the body out
+}
+
 // routes is the whole surface.
 func (s *server) routes(r gin.IRoutes) {
-	get := func(path string, handlers ...gin.HandlerFunc) {
-		r.GET(path, handlers...)
-		r.HEAD(path, handlers...) // net/http leaves the body out
-	}
 	r.POST("/v1/images/edits", s.allow(keys.Generate), s.admit, s.images(edits))
 	r.POST("/v1/images/generations", s.allow(keys.Generate), s.admit, s.images(generations))
 	r.POST("/v1/prompts/check", s.allow(keys.Read), s.checkPrompt)
-	get("/v1/models", s.allow(keys.Read), s.listModels)
-	get("/v1/models/:id", s.allow(keys.Read), s.getModel)
-	get("/v1/capabilities", s.allow(keys.Read), s.capabilities)
+	readable(r, "/v1/models", s.allow(keys.Read), s.listModels)
+	readable(r, "/v1/models/*id", s.allow(keys.Read), s.getModel) // a name may have slashes
+	readable(r, "/v1/capabilities", s.allow(keys.Read), s.capabilities)
 
 	// Open to all: what tells nothing but whether, and how, to ask.
-	get("/healthz", s.healthz)
-	get("/readyz", s.readyz)
-	get("/openapi.json", s.openAPI)
+	readable(r, "/healthz", s.healthz)
+	readable(r, "/readyz", s.readyz)
+	readable(r, "/openapi.json", s.openAPI)
 }
 
 // NewServer wraps a handler in a server whose timeouts fit requests that take

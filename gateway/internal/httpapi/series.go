@@ -52,7 +52,7 @@ func statuses(route string) []int {
 				all = append(all, a.status)
 			}
 		}
-	case "/v1/models/:id":
+	case "/v1/models/*id":
 		all = append(all, answers[modelNotFound].status)
 	case "/readyz":
 		all = append(all, answers[notReady].status)

@@ -470,6 +470,25 @@ func TestRetryAfterCountsPlaces(t *testing.T) {
 	})
 }
 
+// TestRetryAfterGoesOnAtThePaceOfTheSteps: a picture of twenty steps of a second each leaves when its steps say, whatever the one before
+// it, of two, took.
+func TestRetryAfterGoesOnAtThePaceOfTheSteps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRunner(newStepper(1), job.Options{MaxQueue: 3})
+		if _, err := submit(t, r, t.Context(), 1, 2).Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		j := submit(t, r, t.Context(), 1, 20)
+		time.Sleep(5*time.Second + time.Millisecond)
+		synctest.Wait()
+		if got, want := r.RetryAfter(), 15*time.Second-time.Millisecond; got != want {
+			t.Errorf("after 5 of 20 seconds: %v until it has left, want %v", got, want)
+		}
+		j.Cancel()
+		_, _ = j.Wait(t.Context())
+	})
+}
+
 // parallel makes all pictures of a request at once, as far as there are slots.
 type parallel struct{ *stepper }
 

@@ -27,7 +27,7 @@ var table = Set{
 	},
 	{
 		Name: "size", Flag: "size", Placeholder: "WIDTHxHEIGHT", On: Both, Type: Text, Default: "auto", Recorded: true,
-		Pattern: regexp.MustCompile(`^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$`), Shape: "auto or WIDTHxHEIGHT",
+		Pattern: regexp.MustCompile(`^(auto|[1-9][0-9]{0,8}x[1-9][0-9]{0,8})$`), Shape: "auto or WIDTHxHEIGHT",
 		Help: "`auto` or a size that the family serves, as in /v1/capabilities",
 	},
 	{

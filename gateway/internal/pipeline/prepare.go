@@ -252,6 +252,7 @@ func (p *Pipeline) preparePlan(r *Request, params Params) error {
 	}
 
 	start, final := bounds.Steps(r.Steps, iterations)
+	start = min(start, iterations-2) // of however few steps, one is the subjects'
 	// A bound that was given wins; one that was not yields to it.
 	switch {
 	case params.StartMergeStep != nil && params.FinalStep != nil:
@@ -265,11 +266,7 @@ func (p *Pipeline) preparePlan(r *Request, params Params) error {
 	}
 	r.Plan = fusion.Plan{Steps: iterations, StartMergeStep: start, FinalStep: final}
 	if err := r.Plan.Validate(len(r.Subjects)); err != nil {
-		param := plannedBy(params)
-		if param == "" {
-			param = "num_inference_steps"
-		}
-		return invalid(param, "%v", err)
+		return invalid(plannedBy(params), "%v", err)
 	}
 	return nil
 }

@@ -92,7 +92,6 @@ func TestPrepareRefuses(t *testing.T) {
 		"final past the end":     {Params{Prompt: one, FinalStep: ptr(50)}, 1, "final_step", "50"},
 		"final past pndm's end":  {Params{Prompt: one, Scheduler: "pndm", FinalStep: ptr(51)}, 1, "final_step", "50 (the last of 51 steps), got 51"},
 		"no step for the SDM":    {Params{Prompt: one, StartMergeStep: ptr(49)}, 1, "start_merge_step", "step"},
-		"one step, a subject":    {Params{Prompt: one, Steps: ptr(1)}, 1, "num_inference_steps", "step"},
 		"bounds, no subject":     {Params{Prompt: "a beach", FinalStep: ptr(3)}, 0, "final_step", "no subject"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -347,6 +346,26 @@ func TestPrepareWarnsOfUnknownWords(t *testing.T) {
 			t.Errorf("%v, warnings %+v, want none: the family takes any sentence", err, r.Warnings)
 		}
 	})
+}
+
+// TestPrepareTakesEveryNumberOfSteps: bounds that the user has not given leave the subjects a step, however few there are.
+func TestPrepareTakesEveryNumberOfSteps(t *testing.T) {
+	f := mini(t)
+	f.Defaults.StageBounds = family.StageBounds{StartMerge: 0.5, Final: 0.6}
+	f.InputFidelity = map[string]family.StageBounds{"low": {StartMerge: 1, Final: 1}, "high": {StartMerge: 0.9, Final: 0.9}}
+	p := pipelineOf(t, f, unreachable{}, 0)
+	for steps := 1; steps <= f.Limits.MaxSteps; steps++ {
+		for _, scheduler := range sampler.Schedulers() {
+			for _, fidelity := range []string{"", "low", "high"} {
+				r, err := p.Prepare(t.Context(), Params{Prompt: "a man <|image|>", Steps: &steps, Scheduler: scheduler, InputFidelity: fidelity}, subjects(1))
+				if err != nil {
+					t.Errorf("%d steps of %s, fidelity %q: %v", steps, scheduler, fidelity, err)
+				} else if own := r.Plan.Steps - r.Plan.Count(fusion.SceneConstruction); own < 1 {
+					t.Errorf("%d steps of %s, fidelity %q: %+v leaves the subjects %d", steps, scheduler, fidelity, r.Plan, own)
+				}
+			}
+		}
+	}
 }
 
 // By the operator's choice another size is no error.
