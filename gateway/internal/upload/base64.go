@@ -3,6 +3,7 @@ package upload
 import (
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"strconv"
 )
@@ -15,6 +16,8 @@ type base64Text struct {
 	r       io.Reader
 	percent []byte // of a percent-encoded character, what has come: %, %2
 	padding int    // how many = have come
+	read    int    // characters that have come
+	wrong   string // what is wrong with them
 	failed  error  // of r, other than its end
 }
 
@@ -22,11 +25,13 @@ func (t *base64Text) Read(p []byte) (n int, err error) {
 	for n == 0 && err == nil && len(p) > 0 {
 		var m int
 		m, err = t.r.Read(p)
-		for _, c := range p[:m] {
+		for i, c := range p[:m] {
 			if !digit[c] || t.padding > 0 || len(t.percent) > 0 { // rare
 				var ok bool
+				sent := rune(c)
 				if c, ok = t.translate(c); !ok {
-					return n, base64.CorruptInputError(0)
+					t.wrong = fmt.Sprintf("character %d of it, %q, does not belong there", t.read+i+1, sent)
+					return n, base64.CorruptInputError(t.read + i)
 				}
 				if c == 0 {
 					continue
@@ -35,10 +40,12 @@ func (t *base64Text) Read(p []byte) (n int, err error) {
 			p[n] = c
 			n++
 		}
+		t.read += m
 	}
 	switch {
 	case errors.Is(err, io.EOF) && len(t.percent) > 0:
-		err = base64.CorruptInputError(0)
+		t.wrong = "it ends amid a percent-encoded character"
+		err = base64.CorruptInputError(t.read)
 	case !errors.Is(err, io.EOF):
 		t.failed = err
 	}

@@ -130,7 +130,7 @@ func (b *bodyReader) slow() error {
 		return errorf(KindTooSlow, "the upload is too slow while others wait: nothing in %v, or under %d KiB in %v", silence, maxChunk>>10, patience)
 	}
 	if !time.Now().Before(b.end) {
-		return errorf(KindTooSlow, "the upload took longer than %v; send smaller pictures, or fewer", b.timeout)
+		return errorf(KindTooSlow, "the request body took longer than %v to arrive; send less, such as smaller or fewer pictures", b.timeout)
 	}
 	return errorf(KindTooSlow, "the upload has stalled: under %d KiB in %v", idleBytes>>10, idleTimeout)
 }

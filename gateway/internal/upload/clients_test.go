@@ -100,6 +100,7 @@ func TestPartsOfForms(t *testing.T) {
 		"empty image":                   {`form-data; name="image"`, "", "", 0, Field{"image", ""}},
 		"empty, with a type":            {`form-data; name="image"`, "image/png", "", 0, Field{"image", ""}},
 		"text for a picture":            {`form-data; name="image"`, "", "https://example.org/a.png", 0, Field{"image", "https://example.org/a.png"}},
+		"byte order mark":               {`form-data; name="prompt"`, "", "\ufeffa man", 0, Field{"prompt", "a man"}},
 		"text with a charset":           {`form-data; name=prompt`, "text/plain; charset=UTF-8", "café", 0, Field{"prompt", "café"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -227,14 +228,23 @@ func TestJSONAsClientsSendIt(t *testing.T) {
 		"mark alone":         {"\ufeff", "application/json", "", KindBadBody, "is empty"},
 		"latin-1":            {string(sent(t, "json_latin1.json")), "application/json", "", KindBadBody, `byte 0xe9 after`},
 		"said to be latin-1": {plain, "application/json; charset=iso-8859-1", "", KindContentType, `charset "iso-8859-1"`},
-		"UTF-16":             {"\xff\xfe{\x00", "application/json", "", KindBadBody, "UTF-16"},
-		"deflate":            {plain, "application/json", "deflate", KindContentType, "in gzip"},
-		"brotli":             {plain, "application/json", "br", KindContentType, "in gzip"},
-		"two encodings":      {plain, "application/json", "gzip, gzip", KindContentType, "in gzip"},
-		"not gzip":           {plain, "application/json", "gzip", KindBadBody, "no valid gzip"},
-		"gzip, cut off":      {zipped(plain)[:20], "application/json", "gzip", KindBadBody, "cut off"},
-		"gzip, damaged":      {damaged, "application/json", "gzip", KindBadBody, "no valid gzip"},
-		"gzip of nothing":    {zipped(""), "application/json", "gzip", KindBadBody, "is empty"},
+		// As Python's codecs of these names write a JSON text, and as its utf-16 and utf-32 begin one.
+		"UTF-16":              {"\xff\xfe{\x00}\x00", "application/json", "", KindBadBody, "is UTF-16"},
+		"UTF-16LE":            {"{\x00}\x00", "application/json", "", KindBadBody, "is UTF-16"},
+		"UTF-16BE":            {"\x00{\x00}", "application/json", "", KindBadBody, "is UTF-16"},
+		"UTF-32":              {"\xff\xfe\x00\x00{\x00\x00\x00}\x00\x00\x00", "application/json", "", KindBadBody, "is UTF-32"},
+		"UTF-32LE":            {"{\x00\x00\x00}\x00\x00\x00", "application/json", "", KindBadBody, "is UTF-32"},
+		"UTF-32BE":            {"\x00\x00\x00{\x00\x00\x00}", "application/json", "", KindBadBody, "is UTF-32"},
+		"gzip and a newline":  {zipped(plain) + "\n", "application/json", "gzip", KindBadBody, "goes on after its end with byte 0x0a"},
+		"gzip and more":       {zipped(plain) + strings.Repeat("x", 100), "application/json", "gzip", KindBadBody, "goes on after its end"},
+		"gzip, half a second": {zipped(plain) + zipped(plain)[:9], "application/json", "gzip", KindBadBody, "cut off"},
+		"deflate":             {plain, "application/json", "deflate", KindContentType, "in gzip"},
+		"brotli":              {plain, "application/json", "br", KindContentType, "in gzip"},
+		"two encodings":       {plain, "application/json", "gzip, gzip", KindContentType, "in gzip"},
+		"not gzip":            {plain, "application/json", "gzip", KindBadBody, "no valid gzip"},
+		"gzip, cut off":       {zipped(plain)[:20], "application/json", "gzip", KindBadBody, "cut off"},
+		"gzip, damaged":       {damaged, "application/json", "gzip", KindBadBody, "no valid gzip"},
+		"gzip of nothing":     {zipped(""), "application/json", "gzip", KindBadBody, "is empty"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := newIntake(Limits{}).ReadJSON(t.Context(), Body{Reader: strings.NewReader(c.body), ContentType: c.media, ContentEncoding: c.encoding}, 4)
@@ -256,8 +266,62 @@ func TestJSONAsClientsSendIt(t *testing.T) {
 			t.Errorf("%+v, %v", got, err)
 		}
 	})
+	t.Run("another boundary", func(t *testing.T) {
+		body, _ := form(t, part{name: "prompt", value: strings.Repeat("a", 10000)})
+		_, err := newIntake(Limits{}).ReadForm(t.Context(), Body{Reader: bytes.NewReader(body), ContentType: `multipart/form-data; boundary='other'`}, 4)
+		wantError(t, err, KindBadBody, "", `does not begin with the boundary "'other'"`)
+	})
 	t.Run("empty form", func(t *testing.T) {
 		_, err := newIntake(Limits{}).ReadForm(t.Context(), Body{Reader: strings.NewReader(""), ContentType: "multipart/form-data; boundary=b"}, 4)
 		wantError(t, err, KindBadBody, "", "is empty")
 	})
+}
+
+// TestPicturesInJSON: which strings of a body are pictures, however JSON spells them, and that others are not blamed on images[k].
+func TestPicturesInJSON(t *testing.T) {
+	url := "data:image/png;base64," + base64.StdEncoding.EncodeToString(readFile(t, "odd.png"))
+	broken := "data:image/png;base64,!!!"
+	for name, c := range map[string]struct {
+		body   string
+		images int
+		rest   string // the body without them
+	}{
+		"escaped scheme":  {`{"images": [{"image_url": "\u0064ata:` + url[5:] + `"}]}`, 1, `{"images": [{"image_url": "data:,0"}]}`},
+		"escaped colon":   {`{"images": [{"image_url": "data\u003a` + url[5:] + `"}]}`, 1, `{"images": [{"image_url": "data:,0"}]}`},
+		"escaped member":  {`{"images": [{"image\u005furl": "` + url + `"}]}`, 1, `{"images": [{"image\u005furl": "data:,0"}]}`},
+		"escaped images":  {`{"image\u0073": [{"image_url": "` + url + `"}]}`, 1, `{"image\u0073": [{"image_url": "data:,0"}]}`},
+		"mask as well":    {`{"mask": {"image_url": "` + broken + `"}, "images": [{"image_url": "` + url + `"}]}`, 1, `{"mask": {"image_url": "data:…"}, "images": [{"image_url": "data:,0"}]}`},
+		"four and a mask": {`{"images": [` + strings.Repeat(`{"image_url": "`+url+`"},`, 4) + `null], "mask": {"image_url": "` + url + `"}}`, 4, `{"images": [{"image_url": "data:,0"},{"image_url": "data:,1"},{"image_url": "data:,2"},{"image_url": "data:,3"},null], "mask": {"image_url": "data:…"}}`},
+		"list of strings": {`{"images": ["` + broken + `", "a\"b"]}`, 0, `{"images": ["data:…", "a\"b"]}`},
+		"as in a chat":    {`{"images": [{"image_url": {"url": "` + broken + `"}}]}`, 0, `{"images": [{"image_url": {"url": "data:…"}}]}`},
+		"image":           {`{"image": "` + broken + `\\\"", "n": 1}`, 0, `{"image": "data:…", "n": 1}`},
+		"a prompt":        {`{"prompt": "data:image/png;base64,!!!"}`, 0, `{"prompt": "data:image/png;base64,!!!"}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, r := range []io.Reader{strings.NewReader(c.body), iotest.OneByteReader(strings.NewReader(c.body))} {
+				form, err := newIntake(Limits{}).ReadJSON(t.Context(), Body{Reader: r, ContentType: "application/json"}, 4)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer form.Close()
+				if len(form.Images) != c.images || string(form.JSON) != c.rest {
+					t.Errorf("%d images and %s", len(form.Images), form.JSON)
+				}
+			}
+		})
+	}
+}
+
+// TestPlaceOfWrongBase64: a message says which character is wrong.
+func TestPlaceOfWrongBase64(t *testing.T) {
+	good := base64.StdEncoding.EncodeToString(bytes.Repeat([]byte("face"), 3000)) // more than a buffer
+	for text, says := range map[string]string{
+		good[:9000] + " " + good[9000:]: `character 9001 of it, ' ', does not belong there`,
+		"iVBO*":                         `character 5 of it, '*', does not belong there`,
+		"iVBOR":                         "it ends amid a group of digits",
+	} {
+		body := `{"images": [{"image_url": "data:image/png;base64,` + text + `"}]}`
+		_, err := newIntake(Limits{}).ReadJSON(t.Context(), Body{Reader: strings.NewReader(body), ContentType: "application/json"}, 4)
+		wantError(t, err, KindNotADataURL, "images[0].image_url", says)
+	}
 }

@@ -1,6 +1,7 @@
 package upload
 
 import (
+	"bufio"
 	"compress/gzip"
 	"errors"
 	"io"
@@ -43,23 +44,46 @@ func (b Body) checkEncoding() error {
 // gunzip decompresses r from the first Read on, and fails beyond a limit: a few
 // kilobytes of gzip can hold gigabytes.
 type gunzip struct {
-	r     io.Reader
-	zip   *gzip.Reader // nil before the first Read
-	left  int64
-	limit int64
-	head  error // what is wrong with the beginning
+	r      *bufio.Reader // the decompressor reads no byte beyond the end of a member
+	zip    *gzip.Reader  // nil before the first Read
+	left   int64
+	limit  int64
+	failed error
 }
 
 func (g *gunzip) Read(p []byte) (int, error) {
-	if g.zip == nil && g.head == nil {
-		g.zip, g.head = gzip.NewReader(g.r)
+	if g.zip == nil && g.failed == nil {
+		if g.zip, g.failed = gzip.NewReader(g.r); g.failed == nil {
+			g.zip.Multistream(false)
+		}
 	}
-	if g.head != nil {
-		return 0, g.head
+	if g.failed != nil {
+		return 0, g.failed
 	}
 	n, err := g.zip.Read(p)
 	if g.left -= int64(n); g.left < 0 {
 		return 0, errorf(KindBodyTooLarge, "the decompressed request body is over the limit of %s", mebibytes(g.limit))
 	}
+	if errors.Is(err, io.EOF) {
+		err = g.nextMember()
+		g.failed = err
+	}
 	return n, err
+}
+
+// nextMember goes on to the next member of a file of several (RFC 1952, section
+// 2.2). What follows a member and is none, package gzip takes for one that is
+// cut off if it is short.
+func (g *gunzip) nextMember() error {
+	head, err := g.r.Peek(2)
+	switch {
+	case len(head) == 0:
+		return err
+	case string(head) != "\x1f\x8b":
+		return errorf(KindBadBody, "the content encoding is gzip, but the request body goes on after its end with byte 0x%02x", head[0])
+	}
+	if err = g.zip.Reset(g.r); err == nil {
+		g.zip.Multistream(false)
+	}
+	return err
 }

@@ -80,4 +80,9 @@ func bodyError(ctx context.Context, err error) error {
 	return &Error{Kind: KindBadBody, Message: fmt.Sprintf("the request body is malformed (%v)", err), Err: err}
 }
 
-func mebibytes(n int64) string { return fmt.Sprintf("%.4g MiB", float64(n)/(1<<20)) }
+func mebibytes(n int64) string {
+	if n < 1<<20 {
+		return fmt.Sprintf("%.4g KiB", float64(n)/(1<<10))
+	}
+	return fmt.Sprintf("%.4g MiB", float64(n)/(1<<20))
+}

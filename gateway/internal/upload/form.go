@@ -2,6 +2,7 @@ package upload
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -43,11 +44,15 @@ func (r *reading) scanForm(boundary string) error {
 	case err != nil:
 		return err
 	}
-	closed := io.MultiReader(body, strings.NewReader("\r\n"), errorReader{io.ErrUnexpectedEOF})
+	begins := &search{r: body, text: "--" + boundary}
+	closed := io.MultiReader(begins, strings.NewReader("\r\n"), errorReader{io.ErrUnexpectedEOF})
 	for parts := multipart.NewReader(closed, boundary); ; {
 		part, err := parts.NextPart()
 		if errors.Is(err, io.EOF) {
 			return nil
+		}
+		if err != nil && !begins.found && !strings.HasPrefix(begins.text, string(begins.tail)) && (errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, bufio.ErrBufferFull)) {
+			return errorf(KindBadBody, "the body does not begin with the boundary %.70q of the content type; leave the content type to the program that makes the form", boundary)
 		}
 		if err != nil {
 			return err
@@ -92,8 +97,26 @@ func (r *reading) scanForm(boundary string) error {
 			return e
 		}
 		left -= len(value.buf)
-		r.form.Fields = append(r.form.Fields, Field{p.name, string(value.buf)})
+		r.form.Fields = append(r.form.Fields, Field{p.name, strings.TrimPrefix(string(value.buf), byteOrderMark)})
 	}
+}
+
+// search notes whether a text occurs in what is read.
+type search struct {
+	r     io.Reader
+	text  string
+	found bool
+	tail  []byte // of what has come, as long as an occurrence can begin in it
+}
+
+func (s *search) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if !s.found {
+		s.tail = append(s.tail, p[:n]...)
+		s.found = bytes.Contains(s.tail, []byte(s.text))
+		s.tail = append(s.tail[:0], s.tail[max(0, len(s.tail)-len(s.text)):]...)
+	}
+	return n, err
 }
 
 type errorReader struct{ err error }

@@ -3,8 +3,10 @@ package upload
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,12 +17,16 @@ import (
 	"github.com/facediffuser/facediffuser/gateway/internal/picture"
 )
 
-// ReadJSON reads a JSON body as it arrives and takes the pictures out of it: the
-// value of every member "image_url" that is a data: URL with base64. In
-// Form.JSON such a value is replaced by a short one for [Form.Image]; the rest
+// ReadJSON reads a JSON body as it arrives and takes the pictures out of it:
+// every data: URL with base64 that is the image_url of an item of the member
+// images, as in {"images": [{"image_url": "data:image/png;base64,…"}]}. In
+// Form.JSON such a value is replaced by a short one for [Form.Image]; a data: URL
+// in another place where one could be meant by mistake is cut short; the rest
 // stays as it was sent, for the caller to unmarshal. So a body of many
 // megabytes needs little memory, where encoding/json would hold each string
 // twice.
+//
+// With maxImages 0 the body is text alone, of at most Limits.MaxTextBytes.
 //
 // Errors are as with [Intake.ReadForm]; the JSON is checked only as far as
 // finding strings needs it.
@@ -47,7 +53,7 @@ func (r *reading) scanJSON() error {
 		return err
 	}
 	for {
-		ok, err := s.nextDataURL()
+		wanted, err := s.nextDataURL()
 		if errors.Is(err, io.EOF) {
 			r.form.JSON = s.out.buf
 			return checkText(r.form.JSON)
@@ -55,14 +61,18 @@ func (r *reading) scanJSON() error {
 		if err != nil {
 			return err
 		}
-		if !ok {
-			continue
-		}
-		index := len(r.form.Images)
-		if err := r.addImage(fmt.Sprintf("images[%d].%s", index, imageURL), &dataURL{text: jsonString{r: s.r}}); err != nil {
+		replacement := `"` + misplacedURL + `"`
+		url := jsonString{r: s.r}
+		if wanted {
+			index := len(r.form.Images)
+			if err := r.addImage(fmt.Sprintf("images[%d].%s", index, imageURL), &dataURL{text: url}); err != nil {
+				return err
+			}
+			replacement = fmt.Sprintf(`"%s%d"`, placeholder, index)
+		} else if err := url.skip(); err != nil {
 			return err
 		}
-		for _, c := range fmt.Appendf(nil, `"%s%d"`, placeholder, index) {
+		for _, c := range []byte(replacement) {
 			if err := s.put(c); err != nil {
 				return err
 			}
@@ -103,6 +113,9 @@ func notUTF8(text []byte) (before []byte, wrong byte, found bool) {
 // that no other URL is taken for one.
 const placeholder = "data:,"
 
+// misplacedURL is what is left of a data: URL where no picture belongs.
+const misplacedURL = "data:…"
+
 // Image returns the picture that an image_url of Form.JSON stands for; false
 // if it is another URL.
 func (f *Form) Image(url string) (*picture.Reference, bool) {
@@ -114,43 +127,68 @@ func (f *Form) Image(url string) (*picture.Reference, bool) {
 	return f.Images[i], true
 }
 
-// jsonScanner copies JSON to out and stops inside the strings that are wanted.
-// It needs to know strings and which of them was the last before a colon, no
-// more.
+// jsonScanner copies JSON to out and stops inside the strings that are pictures.
+// It needs to know strings, how deep they are, and which members they belong to,
+// no more.
 type jsonScanner struct {
 	r   *bufio.Reader
 	ctx context.Context //nolint:containedctx // of the one call that this value lives in
 	out text
 
+	depth   int    // of objects and lists
+	top     string // the member of the outermost object that is read
 	last    []byte // the last string, as written, shortened
 	isValue bool   // last was followed by a colon: what comes is the value of that member
 }
 
-// skipMark skips a byte order mark, as RFC 8259 allows (section 8.1).
+const byteOrderMark = "\ufeff"
+
+// skipMark skips a byte order mark, as RFC 8259 allows (section 8.1), and
+// refuses other encodings of Unicode by the zeros between the first characters of
+// a JSON text, which are ASCII (RFC 4627, section 3).
 func (s *jsonScanner) skipMark() error {
-	const utf8Mark, littleEndian, bigEndian = "\xef\xbb\xbf", "\xff\xfe", "\xfe\xff"
-	head, err := s.r.Peek(len(utf8Mark))
-	switch {
-	case err != nil && !errors.Is(err, io.EOF): // a short body fails later
+	head, err := s.r.Peek(4)
+	if err != nil && !errors.Is(err, io.EOF) { // a short body fails later
 		return err
-	case string(head) == utf8Mark:
-		_, err := s.r.Discard(len(head))
+	}
+	if bytes.HasPrefix(head, []byte(byteOrderMark)) {
+		_, err := s.r.Discard(len(byteOrderMark))
 		return err
-	case bytes.HasPrefix(head, []byte(littleEndian)), bytes.HasPrefix(head, []byte(bigEndian)):
-		return errorf(KindBadBody, "the request body is UTF-16; JSON must be UTF-8")
+	}
+	for _, encoding := range []struct{ name, head string }{
+		{"UTF-32", "\xff\xfe\x00\x00"}, {"UTF-32", "\x00\x00\xfe\xff"}, {"UTF-32", "x\x00\x00\x00"}, {"UTF-32", "\x00\x00\x00x"},
+		{"UTF-16", "\xff\xfe"}, {"UTF-16", "\xfe\xff"}, {"UTF-16", "x\x00"}, {"UTF-16", "\x00x"},
+	} {
+		if matchesHead(head, encoding.head) {
+			return errorf(KindBadBody, "the request body is %s; JSON must be UTF-8", encoding.name)
+		}
 	}
 	return nil
+}
+
+// matchesHead compares the beginning of a text with a pattern, in which x is any
+// byte but zero.
+func matchesHead(head []byte, pattern string) bool {
+	if len(head) < len(pattern) {
+		return false
+	}
+	for i, p := range []byte(pattern) {
+		if p == 'x' && head[i] == 0 || p != 'x' && head[i] != p {
+			return false
+		}
+	}
+	return true
 }
 
 const (
 	imageURL   = "image_url"
 	dataScheme = "data:"
+	escape     = len(`\u0000`) // the longest spelling of a character
 )
 
-// nextDataURL copies up to and including the next string, and returns false; or
-// it stops after the opening quote of a wanted one, drops the quote, and returns
-// true.
-func (s *jsonScanner) nextDataURL() (bool, error) {
+// nextDataURL copies up to the next data: URL where a picture belongs, or could
+// be thought to belong, and drops its opening quote. It says whether it belongs.
+func (s *jsonScanner) nextDataURL() (wanted bool, err error) {
 	for {
 		c, err := s.r.ReadByte()
 		if err != nil {
@@ -158,16 +196,29 @@ func (s *jsonScanner) nextDataURL() (bool, error) {
 		}
 		switch c {
 		case '"':
-			if s.isValue && string(s.last) == imageURL {
-				if head, _ := s.r.Peek(len(dataScheme)); strings.EqualFold(string(head), dataScheme) {
-					s.isValue = false
-					return true, nil
-				}
+			member := ""
+			if s.isValue {
+				member = s.name()
 			}
 			s.isValue = false
-			return false, s.copyString()
+			if s.pictures() && s.atDataURL() {
+				return s.top == "images" && s.depth == len("{[{") && member == imageURL, nil
+			}
+			if err := s.copyString(); err != nil {
+				return false, err
+			}
+			continue
 		case ':':
 			s.isValue = true
+			if s.depth == 1 {
+				s.top = s.name()
+			}
+		case '{', '[':
+			s.depth++
+			s.isValue = false
+		case '}', ']':
+			s.depth--
+			s.isValue = false
 		case ' ', '\t', '\r', '\n':
 		default:
 			s.isValue = false
@@ -176,6 +227,37 @@ func (s *jsonScanner) nextDataURL() (bool, error) {
 			return false, err
 		}
 	}
+}
+
+// pictures says whether the member that is read is one of those in which clients
+// send pictures, rightly or not.
+func (s *jsonScanner) pictures() bool {
+	switch s.top {
+	case "images", "image", imageURL, "mask", "markup":
+		return true
+	}
+	return false
+}
+
+// name is the last string without its escapes; empty if it was long.
+func (s *jsonScanner) name() (name string) {
+	if json.Unmarshal(append(append([]byte{'"'}, s.last...), '"'), &name) != nil {
+		return "" // shortened amid an escape
+	}
+	return name
+}
+
+// atDataURL says whether the string that begins is a data: URL, however its
+// scheme is written.
+func (s *jsonScanner) atDataURL() bool {
+	head, _ := s.r.Peek(len(dataScheme))
+	if bytes.IndexByte(head, '\\') >= 0 {
+		head, _ = s.r.Peek(len(dataScheme) * escape)
+	}
+	text := jsonString{r: bufio.NewReader(bytes.NewReader(head))}
+	scheme := make([]byte, len(dataScheme))
+	_, err := io.ReadFull(&text, scheme)
+	return err == nil && strings.EqualFold(string(scheme), dataScheme)
 }
 
 func (s *jsonScanner) put(c byte) error { return s.out.put(s.ctx, c) }
@@ -196,7 +278,7 @@ func (s *jsonScanner) copyString() error {
 		if c == '"' && !escaped {
 			return nil
 		}
-		if len(s.last) <= len(imageURL) {
+		if len(s.last) <= len(imageURL)*escape {
 			s.last = append(s.last, c)
 		}
 		escaped = c == '\\' && !escaped
@@ -223,7 +305,8 @@ func (u *dataURL) Read(p []byte) (int, error) {
 	case u.digits.failed != nil && err != nil:
 		err = u.digits.failed // the decoder takes it for an end
 	case errors.As(err, new(base64.CorruptInputError)):
-		err = &Error{Kind: KindNotADataURL, Message: "the data: URL is not valid base64", Err: err}
+		what := cmp.Or(u.digits.wrong, "it ends amid a group of digits, so it is cut off")
+		err = &Error{Kind: KindNotADataURL, Message: "the data: URL is not valid base64: " + what + "; encode the whole file, and send it unchanged", Err: err}
 	}
 	return n, err
 }
@@ -273,6 +356,20 @@ func (s *jsonString) Read(p []byte) (int, error) {
 		p[n] = c
 	}
 	return len(p), nil
+}
+
+// skip drops the string, whatever is in it.
+func (s *jsonString) skip() error {
+	for escaped := false; ; {
+		c, err := s.r.ReadByte()
+		switch {
+		case err != nil:
+			return unexpected(err)
+		case c == '"' && !escaped:
+			return nil
+		}
+		escaped = c == '\\' && !escaped
+	}
 }
 
 func (s *jsonString) end(n int) error {

@@ -29,6 +29,9 @@ func partOf(part *multipart.Part) (*formPart, error) {
 	}
 	p := &formPart{name: params["name"], media: part.Header.Get("Content-Type"), content: bufio.NewReaderSize(part, sniffed)}
 	p.file, p.slot = params["filename"]
+	if header == "" {
+		return nil, errorf(KindBadBody, `a part of the form has no Content-Disposition; it must be like form-data; name="image"; filename="a.png"`)
+	}
 	if kind != "form-data" || p.name == "" {
 		return nil, errorf(KindBadBody, `a part of the form has the Content-Disposition %.100q; it must be like form-data; name="image"; filename="a.png"`, header)
 	}

@@ -1,6 +1,7 @@
 package upload
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -37,7 +38,13 @@ func set[T int | int64 | time.Duration](field *T, value T) {
 
 // maxBody is what images files of the largest size take on the wire: base64
 // needs 4 bytes for 3. A body that long is still no memory problem.
-func (l Limits) maxBody(images int) int64 { return int64(images)*l.MaxFileBytes/3*4 + 2*l.MaxTextBytes }
+// Without images it is text alone.
+func (l Limits) maxBody(images int) int64 {
+	if images == 0 {
+		return l.MaxTextBytes
+	}
+	return int64(images)*l.MaxFileBytes/3*4 + 2*l.MaxTextBytes
+}
 
 // Decoder makes a reference of an encoded picture (see picture.Decoder). It
 // reads r from its beginning, as often as it likes.
@@ -56,6 +63,18 @@ type Intake struct {
 func NewIntake(decoder Decoder, limits Limits) *Intake {
 	limits = limits.withDefaults()
 	return &Intake{decoder: decoder, limits: limits, budget: newBudget(limits.MemoryBytes)}
+}
+
+// Within is the intake with other limits of one body; its memory stays the
+// same, and is shared. Zero fields stay as they are.
+func (in *Intake) Within(limits Limits) *Intake {
+	own := in.limits
+	set(&limits.MaxFileBytes, own.MaxFileBytes)
+	set(&limits.MaxTextBytes, own.MaxTextBytes)
+	set(&limits.MaxFields, own.MaxFields)
+	set(&limits.Timeout, own.Timeout)
+	limits.MemoryBytes = own.MemoryBytes
+	return &Intake{decoder: in.decoder, limits: limits, budget: in.budget}
 }
 
 // Limits returns the limits in force.
@@ -102,7 +121,7 @@ func (in *Intake) read(ctx context.Context, body Body, maxImages int, scan func(
 	b := body.open(limit, in.limits.Timeout)
 	var content io.Reader = b
 	if body.compressed() {
-		content = &gunzip{r: b, left: limit, limit: limit}
+		content = &gunzip{r: bufio.NewReader(b), left: limit, limit: limit}
 	}
 	r := &reading{in: in, ctx: ctx, body: content, share: in.budget.open(body.length(), b.cutOff), images: make([]*picture.Reference, maxImages), group: group}
 	r.form = &Form{share: r.share}

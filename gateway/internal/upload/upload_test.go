@@ -185,7 +185,7 @@ func TestReadFormMalformed(t *testing.T) {
 		t.Errorf("without the last newline: %v", err)
 	}
 	_, err := in.ReadForm(t.Context(), Body{Reader: strings.NewReader("no form at all"), ContentType: contentType}, 4)
-	wantError(t, err, KindBadBody, "", "cut off")
+	wantError(t, err, KindBadBody, "", "does not begin with the boundary")
 }
 
 func TestReadJSON(t *testing.T) {
@@ -258,7 +258,7 @@ func TestReadJSONErrors(t *testing.T) {
 		{"cut off in a picture", image("data:image/png;base64," + valid)[:200], Limits{}, KindBadBody, "", "cut off"},
 		{"cut off in a string", `{"prompt": "a wom`, Limits{}, KindBadBody, "", "cut off"},
 		{"long text", `{"prompt": "` + strings.Repeat("x", 200) + `"}`, Limits{MaxTextBytes: 100}, KindFieldTooLarge, "", "limit"},
-		{"five images", "[" + strings.Repeat(image("data:image/png;base64,"+valid)+",", 5) + "0]", Limits{}, KindTooManyImages, "images[4].image_url", "at most 4"},
+		{"five images", `{"images": [` + strings.Repeat(`{"image_url": "data:image/png;base64,`+valid+`"},`, 5) + "null]}", Limits{}, KindTooManyImages, "images[4].image_url", "at most 4"},
 		{"large body", image("data:image/png;base64," + strings.Repeat(`\n`, 5000)), Limits{MaxFileBytes: 1 << 10, MaxTextBytes: 100}, KindBodyTooLarge, "", "limit"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -522,7 +522,7 @@ func FuzzReadJSON(f *testing.F) {
 			}
 			return
 		}
-		if len(form.Images) == 0 && !bytes.Equal(form.JSON, body) {
+		if len(form.Images) == 0 && !bytes.Contains(form.JSON, []byte(misplacedURL)) && !bytes.Equal(form.JSON, body) {
 			t.Errorf("%q became %q", body, form.JSON)
 		}
 		if json.Valid(body) && !json.Valid(form.JSON) {
