@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
+	"slices"
 	"strings"
 
 	"github.com/gin-gonic/gin"
@@ -53,16 +55,11 @@ func (s *server) readInput(c *gin.Context, on endpoint) (*input, []*picture.Refe
 		}
 		subjects = form.Images
 	default:
-		dropBody(c)
 		takes := "application/json"
 		if on == edits {
 			takes = "multipart/form-data or application/json"
 		}
-		sent := fmt.Sprintf("content type %.100q", body.ContentType)
-		if body.ContentType == "" {
-			sent = "a body without a content type"
-		}
-		return nil, nil, &fault{kind: unsupportedMedia, message: fmt.Sprintf("%s takes %s, not %s", on.path(), takes, sent)}
+		return nil, nil, otherMedia(c, takes)
 	}
 	if in.user = in.safetyID; in.user == "" {
 		in.user = in.plainUser
@@ -93,8 +90,18 @@ func dropBody(c *gin.Context) {
 	}
 }
 
-// setForm takes a form's text fields. Empty means absent, as in
-// SDKs, except for the prompt.
+// otherMedia refuses a body by its type, unread.
+func otherMedia(c *gin.Context, takes string) error {
+	dropBody(c)
+	sent := fmt.Sprintf("content type %.100q", c.GetHeader("Content-Type"))
+	if c.GetHeader("Content-Type") == "" {
+		sent = "a body without a content type"
+	}
+	return &fault{kind: unsupportedMedia, message: fmt.Sprintf("%s takes %s, not %s", c.FullPath(), takes, sent)}
+}
+
+// setForm takes a form's text fields. Empty means absent, as in SDKs, except for
+// the prompt.
 func (in *input) setForm(on endpoint, form *upload.Form) error {
 	for _, f := range form.Fields {
 		if (f.Name == "image" || f.Name == "image[]") && f.Value != "" {
@@ -109,48 +116,17 @@ func (in *input) setForm(on endpoint, form *upload.Form) error {
 
 // setJSON takes a JSON object's members; null means absent.
 func (in *input) setJSON(on endpoint, form *upload.Form) ([]*picture.Reference, error) {
-	decoder := json.NewDecoder(bytes.NewReader(form.JSON))
-	decoder.UseNumber()
-	malformed := func(err error) error {
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			err = errors.New("it ends too early")
-		}
-		return &fault{kind: invalidValue, code: "invalid_body", message: "the body is not valid JSON: " + err.Error()}
-	}
-	if open, err := decoder.Token(); err != nil {
-		return nil, malformed(err)
-	} else if open != json.Delim('{') {
-		return nil, &fault{kind: invalidValue, code: "invalid_body", message: "the body must be a JSON object"}
-	}
 	var subjects []*picture.Reference
-	for decoder.More() {
-		token, err := decoder.Token()
-		if err != nil {
-			return nil, malformed(err)
+	err := members(form.JSON, func(name string, raw any) (err error) {
+		absent := raw == nil || pictureField(name) && saysNothing(raw)
+		if _, list := raw.([]any); name == "images" && on == edits && (list || !absent) {
+			subjects, err = jsonImages(raw, form)
+			return err
 		}
-		name, _ := token.(string) // the decoder accepts no other key
-		var raw any
-		if err := decoder.Decode(&raw); err != nil {
-			return nil, malformed(err)
-		}
-		if name == "images" && on == edits && raw != nil {
-			if subjects != nil {
-				return nil, invalid(name, "images is given twice")
-			}
-			if subjects, err = jsonImages(raw, form); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		if err := in.setOnce(on, name, value{json: raw}, raw == nil, inJSON); err != nil {
-			return nil, err
-		}
-	}
-	if _, err := decoder.Token(); err != nil { // the closing brace
-		return nil, malformed(err)
-	}
-	if _, err := decoder.Token(); err != io.EOF {
-		return nil, &fault{kind: invalidValue, code: "invalid_body", message: "the body goes on after its JSON object"}
+		return in.setOnce(on, name, value{json: raw}, absent, inJSON)
+	})
+	if err != nil {
+		return nil, err
 	}
 	if len(form.Images) != len(subjects) {
 		return nil, invalid("images", "images must hold every image_url of the body, once")
@@ -158,10 +134,76 @@ func (in *input) setJSON(on endpoint, form *upload.Form) ([]*picture.Reference, 
 	return subjects, nil
 }
 
+// members hands the members of a JSON object to set, in their order.
+func members(text []byte, set func(name string, raw any) error) error {
+	malformed := func(format string, args ...any) error {
+		return &fault{kind: invalidValue, code: "invalid_body", message: fmt.Sprintf(format, args...)}
+	}
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.UseNumber()
+	said := map[string]bool{}
+	open, err := decoder.Token()
+	if err == nil && open != json.Delim('{') {
+		return malformed("the body must be a JSON object")
+	}
+	for err == nil && decoder.More() {
+		var token json.Token
+		if token, err = decoder.Token(); err != nil {
+			break
+		}
+		name, _ := token.(string) // the decoder accepts no other key
+		var raw any
+		if err = decoder.Decode(&raw); err != nil {
+			break
+		}
+		if said[name] {
+			return invalid(name, "%s is given twice; send it once", name)
+		}
+		said[name] = true
+		if err := set(name, raw); err != nil {
+			return err
+		}
+	}
+	if err == nil {
+		_, err = decoder.Token() // the closing brace
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return malformed("the body is not valid JSON: it ends too early")
+	}
+	if err != nil {
+		return malformed("the body is not valid JSON: %v (at offset %d)", err, decoder.InputOffset())
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return malformed("the body goes on after its JSON object")
+	}
+	return nil
+}
+
+// pictureField says whether a field holds pictures, here or at OpenAI.
+func pictureField(name string) bool {
+	return slices.Contains([]string{"image", "images", "mask", "markup"}, base(name))
+}
+
+// saysNothing says whether a value in place of pictures is none: null, and what is
+// empty or holds nothing else.
+func saysNothing(raw any) bool {
+	switch v := raw.(type) {
+	case nil:
+		return true
+	case string:
+		return v == ""
+	case []any:
+		return !slices.ContainsFunc(v, func(item any) bool { return !saysNothing(item) })
+	case map[string]any:
+		return !slices.ContainsFunc(slices.Collect(maps.Values(v)), func(member any) bool { return !saysNothing(member) })
+	}
+	return false
+}
+
 // setOnce is set for a field that may be absent and must not be repeated.
 func (in *input) setOnce(on endpoint, name string, v value, absent bool, where place) error {
 	if _, ok := in.said[name]; ok {
-		return invalid(name, "%s is given twice", name)
+		return invalid(name, "%s is given twice; send it once", name)
 	}
 	if absent && in.known(name) {
 		return nil
@@ -169,21 +211,25 @@ func (in *input) setOnce(on endpoint, name string, v value, absent bool, where p
 	return in.set(on, name, v, where)
 }
 
-// jsonImages takes [{"image_url": "data:…"}, …].
+// jsonImages takes [{"image_url": "data:…"}, …]. A null in it is no image.
 func jsonImages(raw any, form *upload.Form) ([]*picture.Reference, error) {
-	const shape = `a list of {"image_url": "data:image/png;base64,…"}`
+	const item = `{"image_url": "data:image/png;base64,…"}`
 	list, ok := raw.([]any)
 	if !ok {
-		return nil, invalid("images", "images must be %s, not %s", shape, value{json: raw}.short())
+		return nil, invalid("images", "images must be a list, as in images: [%s], not %s", item, value{json: raw}.short())
 	}
 	subjects := make([]*picture.Reference, 0, len(list))
-	for i, item := range list {
-		param := fmt.Sprintf("images[%d]", i)
-		members, ok := item.(map[string]any)
-		if !ok {
-			return nil, invalid(param, "images must be %s; %s is none of these", shape, param)
+	for i, image := range list {
+		if image == nil {
+			continue
 		}
-		for name, member := range members {
+		param := fmt.Sprintf("images[%d]", i)
+		members, ok := image.(map[string]any)
+		if !ok {
+			return nil, invalid(param, "%s must be an object, as in images: [%s], not %s", param, item, value{json: image}.short())
+		}
+		for _, name := range slices.Sorted(maps.Keys(members)) {
+			member := members[name]
 			switch {
 			case name == "image_url":
 			case name == "file_id" && member == nil: // absent
@@ -197,8 +243,15 @@ func jsonImages(raw any, form *upload.Form) ([]*picture.Reference, error) {
 		}
 		param += ".image_url"
 		url, ok := members["image_url"].(string)
-		if !ok {
-			return nil, invalid(param, "%s must be a data: URL", param)
+		switch inner := members["image_url"].(type) {
+		case nil:
+			return nil, invalid(param, "%s is missing; an image is %s", param, item)
+		case map[string]any:
+			return nil, invalid(param, "%s must be the data: URL itself, as in %s, not an object as in a chat", param, item)
+		default:
+			if !ok {
+				return nil, invalid(param, "%s must be a data: URL, as in %s, not %s", param, item, value{json: inner}.short())
+			}
 		}
 		subject, ok := form.Image(url)
 		switch {

@@ -3,6 +3,7 @@ package httpapi_test
 import (
 	"bufio"
 	"bytes"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
@@ -108,6 +109,50 @@ func TestNullIsAbsent(t *testing.T) {
 	isError(t, resp, data, 400, "prompt", "missing_required_parameter")
 	resp, data = g.json(t, "/v1/images/edits", `{"prompt": "a", "images": [{"image_url": null, "file_id": null}]}`)
 	isError(t, resp, data, 400, "images[0].image_url", "invalid_value")
+}
+
+// TestEmptyPicturesAreAbsent: what a client's form for pictures leaves empty.
+func TestEmptyPicturesAreAbsent(t *testing.T) {
+	g := serve(t, newFake())
+	image := `{"image_url": "data:image/png;base64,` + base64.StdEncoding.EncodeToString(face(t)) + `"}`
+	for _, empty := range []string{`null`, `""`, `{}`, `{"file_id": null}`, `{"image_url": null}`, `{"image_url": "", "file_id": null}`} {
+		for _, field := range []string{"mask", "markup"} {
+			resp, data := g.json(t, "/v1/images/edits", fmt.Sprintf(`{"prompt": "a man <|image|>", "images": [null, %s, null], %q: %s}`, image, field, empty))
+			if resp.StatusCode != http.StatusOK {
+				t.Errorf("%s %s: %d %s", field, empty, resp.StatusCode, data)
+			}
+		}
+	}
+	for _, field := range []string{"images", "image", "mask"} {
+		for _, empty := range []string{`null`, `[]`, `[null]`, `""`} {
+			resp, data := g.json(t, "/v1/images/generations", fmt.Sprintf(`{"prompt": "a hill", %q: %s}`, field, empty))
+			if resp.StatusCode != http.StatusOK {
+				t.Errorf("%s %s: %d %s", field, empty, resp.StatusCode, data)
+			}
+		}
+	}
+	resp, data := g.json(t, "/v1/images/edits", `{"prompt": "a man <|image|>", "images": [null]}`)
+	isError(t, resp, data, 400, "image", "missing_required_parameter")
+	resp, data = g.json(t, "/v1/images/generations", `{"prompt": "a hill", "images": [`+image+`]}`)
+	if e := isError(t, resp, data, 400, "images", "unknown_parameter"); !strings.Contains(e.Message, "/v1/images/edits") {
+		t.Errorf("message %q", e.Message)
+	}
+	resp, data = g.json(t, "/v1/images/generations", `{"prompt": "a man <|image|>"}`)
+	if e := isError(t, resp, data, 400, "prompt", "invalid_value"); !strings.Contains(e.Message, "; images are sent to /v1/images/edits") {
+		t.Errorf("message %q", e.Message)
+	}
+}
+
+// TestNumbersOfForms: as JSON writes them (RFC 8259, section 6), not as Go does.
+func TestNumbersOfForms(t *testing.T) {
+	g := serve(t, newFake())
+	for _, c := range [][2]string{
+		{"seed", "1_0"}, {"seed", "0x10"}, {"seed", "+5"}, {"seed", "007"}, {"seed", "1e-400"}, {"n", "0x1"}, {"n", "1."}, {"guidance_scale", "0x1p2"},
+		{"guidance_scale", "1_0.5"}, {"guidance_scale", "inf"}, {"guidance_scale", "NaN"}, {"guidance_scale", "true"}, {"guidance_scale", ".5"},
+	} {
+		resp, data := g.edit(t, part{"prompt", "a man <|image|>", ""}, part{"image", string(face(t)), "a.png"}, part{c[0], c[1], ""})
+		isError(t, resp, data, 400, c[0], "invalid_value")
+	}
 }
 
 // TestPicturesInTheWrongField: the message says where they belong.

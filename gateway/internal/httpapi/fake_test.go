@@ -71,6 +71,11 @@ func (f *fake) Dimensions(context.Context) (pipeline.Dimensions, error) {
 	return f.dimensions()
 }
 
+func (f *fake) KnownDimensions() (pipeline.Dimensions, bool) {
+	d, err := f.dimensions()
+	return d, err == nil
+}
+
 func (f *fake) Prepare(_ context.Context, p pipeline.Params, subjects []*picture.Reference) (*pipeline.Request, error) {
 	d, err := f.dimensions()
 	if err != nil {

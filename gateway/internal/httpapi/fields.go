@@ -3,7 +3,6 @@ package httpapi
 import (
 	"encoding/json"
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 
@@ -166,27 +165,33 @@ func (v value) str() (string, bool) {
 }
 
 func (v value) number() (float64, bool) {
-	s := strings.TrimSpace(v.text)
-	if v.json != nil {
-		n, ok := v.json.(json.Number)
-		if !ok {
-			return 0, false
-		}
-		s = n.String()
+	s, ok := v.numeral()
+	if !ok {
+		return 0, false
 	}
 	x, err := strconv.ParseFloat(s, 64)
 	return x, err == nil
 }
 
+// numeral is the value as JSON writes a number, in forms too: what else Go reads
+// as a number, such as 1_0 or 0x1p2, no client means.
+func (v value) numeral() (string, bool) {
+	if v.json == nil {
+		s := strings.TrimSpace(v.text)
+		return s, parameters.Numeral(s)
+	}
+	n, ok := v.json.(json.Number)
+	return n.String(), ok
+}
+
 // integer takes 7.0 and 7e0 for 7, as JSON Schema does: some languages write
 // every number so.
 func (v value) integer() (int, bool) {
-	x, ok := v.number()
-	const exact = 1 << 53 // beyond it a float64 skips integers
-	if !ok || x != math.Trunc(x) || math.Abs(x) > exact {
+	s, ok := v.numeral()
+	if !ok {
 		return 0, false
 	}
-	return int(x), true
+	return parameters.Whole(s)
 }
 
 // set puts one field of a request into the input.

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -13,6 +15,7 @@ import (
 	"github.com/facediffuser/facediffuser/gateway/internal/job"
 	"github.com/facediffuser/facediffuser/gateway/internal/picture"
 	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
+	"github.com/facediffuser/facediffuser/gateway/internal/tokenizer"
 )
 
 // ImagesResponse is the answer to a request for pictures.
@@ -173,7 +176,11 @@ func (s *server) prepare(ctx context.Context, r *session, subjects []*picture.Re
 		return &fault{kind: invalidValue, code: "missing_required_parameter", param: "image",
 			message: `image is missing: send one reference image for each subject (in JSON as images: [{"image_url": "data:image/png;base64,…"}]), or use ` + generations.path()}
 	}
-	if r.request, err = s.Pipeline.Prepare(ctx, r.params, subjects); err != nil {
+	r.request, err = s.Pipeline.Prepare(ctx, r.params, subjects)
+	if refused := (*pipeline.InputError)(nil); r.on == generations && errors.As(err, &refused) && refused.Param == "prompt" && strings.Contains(r.params.Prompt, tokenizer.Marker) {
+		return &fault{kind: invalidValue, code: refused.Code, param: refused.Param, message: refused.Message + "; images are sent to " + edits.path()}
+	}
+	if err != nil {
 		return err
 	}
 	r.dims, err = s.Pipeline.Dimensions(ctx)

@@ -1,31 +1,25 @@
 package httpapi
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
 	"errors"
-	"io"
-	"math"
 	"mime"
 	"net/http"
-	"os"
-	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/gin-gonic/gin"
 
+	"github.com/facediffuser/facediffuser/gateway/internal/parameters"
 	"github.com/facediffuser/facediffuser/gateway/internal/pipeline"
 	"github.com/facediffuser/facediffuser/gateway/internal/tokenizer"
+	"github.com/facediffuser/facediffuser/gateway/internal/upload"
 )
 
 // A page asks while somebody types, so that a question is short and comes at once.
 const (
 	maxQuestionBytes = 64 << 10
 	questionTimeout  = 10 * time.Second
-	// dimensionsTimeout is how long the networks may take to say how many subjects they take.
-	dimensionsTimeout = time.Second
 )
 
 // PromptCheck says what a prompt means. Offsets count characters (Unicode code points) of prompt_used.
@@ -70,13 +64,7 @@ type question struct {
 // checkPrompt says what a prompt means without making a picture, while the networks are away too.
 func (s *server) checkPrompt(c *gin.Context) {
 	f := s.Pipeline.Family()
-	ctx, cancel := context.WithTimeout(c.Request.Context(), dimensionsTimeout)
-	defer cancel()
-	most := maxImages
-	if dims, err := s.Pipeline.Dimensions(ctx); err == nil {
-		most = dims.Subjects
-	}
-	q, err := readQuestion(c, most)
+	q, err := s.readQuestion(c)
 	if err == nil && q.model != "" && !f.Answers(q.model) {
 		err = unknownModel(q.model, f)
 	}
@@ -123,108 +111,72 @@ func checkedWord(text string, w tokenizer.Word) CheckedWord {
 	return CheckedWord{Word: w.Text, Start: start, End: start + utf8.RuneCountInString(text[w.Start:w.End])}
 }
 
-// readQuestion reads a JSON object of at most maxQuestionBytes within questionTimeout.
-func readQuestion(c *gin.Context, mostSubjects int) (q question, err error) {
-	if media, _, _ := mime.ParseMediaType(c.ContentType()); media != "application/json" {
-		return q, &fault{kind: unsupportedMedia, message: c.FullPath() + " takes application/json, not content type " + value{text: c.ContentType()}.short()}
+// readQuestion reads the body of a request to check a prompt.
+func (s *server) readQuestion(c *gin.Context) (q question, err error) {
+	body := upload.RequestBody(c.Writer, c.Request)
+	if media, _, _ := mime.ParseMediaType(body.ContentType); media != "application/json" {
+		return q, otherMedia(c, "application/json")
 	}
-	connection := http.NewResponseController(c.Writer)
-	_ = connection.SetReadDeadline(time.Now().Add(questionTimeout)) // a recorder, in tests, has none
-	body, err := io.ReadAll(io.LimitReader(c.Request.Body, maxQuestionBytes+1))
-	if len(body) > maxQuestionBytes {
-		// A client that is still sending would see a broken connection instead of the answer.
-		_, _ = io.CopyN(io.Discard, c.Request.Body, 16<<20)
-		return q, &fault{kind: bodyTooLarge, message: "the request body is over the limit of 64 KiB"}
+	fields := s.questionFields()
+	var names []string
+	for _, p := range fields {
+		names = append(names, p.Name)
 	}
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return q, &fault{kind: requestTimeout, message: "the request body did not arrive within " + questionTimeout.String()}
-	case err != nil:
-		return q, &fault{kind: clientGone}
+	unknown := func(name string) *fault {
+		f := &fault{kind: invalidValue, code: "unknown_parameter", param: name,
+			message: "unknown field " + value{text: name}.short() + "; the fields are " + strings.Join(names, ", ")}
+		if pictureField(name) {
+			f.message += "; this request takes no images, only their number as subjects"
+		}
+		return f
 	}
-	_ = connection.SetReadDeadline(time.Time{})
-
-	fields, err := readObject(body)
+	form, err := s.Intake.Within(upload.Limits{MaxTextBytes: maxQuestionBytes, Timeout: questionTimeout}).ReadJSON(c.Request.Context(), body, 0)
+	if e := (*upload.Error)(nil); errors.As(err, &e) && e.Kind == upload.KindTooManyImages {
+		return q, unknown("images")
+	}
 	if err != nil {
 		return q, err
 	}
-	for name, raw := range fields {
-		var want string
-		var ok bool
+	defer form.Close()
+	err = members(form.JSON, func(name string, raw any) error {
+		p, ok := fields.Find(name)
+		switch {
+		case !ok:
+			return unknown(name)
+		case raw == nil:
+			return nil
+		}
+		said := value{json: raw}
+		r, ok := said.read(p)
+		if !ok {
+			return invalid(name, "%s must be %s, not %s", name, p.Want(), said.short())
+		}
 		switch name {
 		case "prompt":
-			q.prompt, ok = raw.(string)
-			want = "a string"
-		case "negative_prompt":
-			q.negative, ok = raw.(string)
-			want = "a string"
-		case "model":
-			q.model, ok = raw.(string)
-			want = "a string"
+			q.prompt = r.text
 		case "subjects":
-			q.subjects, ok = integerOf(raw)
-			ok = ok && q.subjects >= 0 && q.subjects <= mostSubjects
-			want = "an integer from 0 to " + strconv.Itoa(mostSubjects) + ", the number of reference images"
-		default:
-			return q, &fault{kind: invalidValue, code: "unknown_parameter", param: name,
-				message: "unknown field " + value{text: name}.short() + "; the fields are prompt, subjects, negative_prompt and model"}
+			q.subjects = r.integer
+		case "negative_prompt":
+			q.negative = r.text
+		case "model":
+			q.model = r.text
 		}
-		if !ok {
-			return q, invalid(name, "%s must be %s, not %s", name, want, value{json: raw}.short())
-		}
-	}
-	return q, nil
+		return nil
+	})
+	return q, err
 }
 
-// readObject reads a JSON object; null means that a member is absent.
-func readObject(body []byte) (map[string]any, error) {
-	malformed := func(what string) error {
-		return &fault{kind: invalidValue, code: "invalid_body", message: what}
+// questionFields are those of a request for pictures that say what the prompt
+// means, and the number of images in place of the images.
+func (s *server) questionFields() parameters.Set {
+	most := maxImages
+	if dims, ok := s.Pipeline.KnownDimensions(); ok {
+		most = dims.Subjects
 	}
-	decoder := json.NewDecoder(bytes.NewReader(body))
-	decoder.UseNumber()
-	if open, err := decoder.Token(); err != nil {
-		return nil, malformed("the body is not valid JSON; send an object such as {\"prompt\": \"a woman in the snow\", \"subjects\": 1}")
-	} else if open != json.Delim('{') {
-		return nil, malformed("the body must be a JSON object")
+	return parameters.Set{
+		s.fields.Get("prompt"),
+		{Name: "subjects", Type: parameters.Integer, Low: 0, High: float64(most), Default: 0, Help: "how many reference images there will be"},
+		s.fields.Get("negative_prompt"),
+		s.fields.Get("model"),
 	}
-	said, members := map[string]bool{}, map[string]any{}
-	for decoder.More() {
-		token, err := decoder.Token()
-		name, _ := token.(string) // the decoder accepts no other key
-		var raw any
-		if err == nil {
-			err = decoder.Decode(&raw)
-		}
-		if err != nil {
-			return nil, malformed("the body is not valid JSON: " + err.Error())
-		}
-		if said[name] {
-			return nil, invalid(name, "%s appears twice", name)
-		}
-		said[name] = true
-		if raw != nil {
-			members[name] = raw
-		}
-	}
-	if _, err := decoder.Token(); err != nil { // the closing brace
-		return nil, malformed("the body is not valid JSON: it ends too early")
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, malformed("the body goes on after its JSON object")
-	}
-	return members, nil
-}
-
-// integerOf takes numbers such as 2 and 2.0.
-func integerOf(raw any) (int, bool) {
-	number, ok := raw.(json.Number)
-	if !ok {
-		return 0, false
-	}
-	x, err := number.Float64()
-	if err != nil || x != math.Trunc(x) || math.Abs(x) > math.MaxInt32 {
-		return 0, false
-	}
-	return int(x), true
 }

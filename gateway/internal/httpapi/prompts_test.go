@@ -1,6 +1,8 @@
 package httpapi_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -99,15 +101,15 @@ func TestPromptChecksAreRefused(t *testing.T) {
 		{`{"prompt": "a woman <|image|>"}`, 400, "prompt", "there are 0 reference images"},
 		{`{"prompt": "a woman <|image|>", "subjects": 3}`, 400, "prompt", "1 marker <|image|>, but there are 3 reference images"},
 		{`{"prompt": "` + strings.Repeat("snow ", 80) + `woman <|image|>", "subjects": 1}`, 400, "prompt", "lies beyond the 77 tokens"},
-		{`{"prompt": "a", "subjects": 5}`, 400, "subjects", "subjects must be an integer from 0 to 4, the number of reference images, not 5"},
+		{`{"prompt": "a", "subjects": 5}`, 400, "subjects", "subjects must be an integer from 0 to 4, not 5"},
 		{`{"prompt": "a", "subjects": -1}`, 400, "subjects", "from 0 to 4"},
 		{`{"prompt": "a", "subjects": 1.5}`, 400, "subjects", "not 1.5"},
 		{`{"prompt": "a", "subjects": "1"}`, 400, "subjects", `not "1"`},
 		{`{"prompt": "a", "negative_prompt": "<|image|>"}`, 400, "negative_prompt", "subjects belong in prompt"},
-		{`{"prompt": "a", "images": 1}`, 400, "images", `unknown field "images"; the fields are prompt, subjects, negative_prompt and model`},
-		{`{"prompt": "a", "prompt": "b"}`, 400, "prompt", "prompt appears twice"},
+		{`{"prompt": "a", "images": 1}`, 400, "images", `unknown field "images"; the fields are prompt, subjects, negative_prompt, model; this request takes no images, only their number as subjects`},
+		{`{"prompt": "a", "prompt": "b"}`, 400, "prompt", "prompt is given twice; send it once"},
 		{`{"prompt": "a", "model": "gpt-image-1"}`, 404, "model", "does not exist"},
-		{``, 400, "", "not valid JSON"},
+		{``, 400, "", "the request body is empty"},
 		{`[]`, 400, "", "must be a JSON object"},
 		{`{"prompt": "a"`, 400, "", "ends too early"},
 		{`{"prompt": "a"} {}`, 400, "", "goes on after"},
@@ -132,6 +134,65 @@ func TestPromptChecksAreRefused(t *testing.T) {
 	if resp.StatusCode != http.StatusUnsupportedMediaType {
 		t.Errorf("a text is answered with %d %s", resp.StatusCode, data)
 	}
+}
+
+// TestPromptChecksTakeBodiesAsOtherRequestsDo: encodings of the body as for pictures.
+func TestPromptChecksTakeBodiesAsOtherRequestsDo(t *testing.T) {
+	g := serveMini(t)
+	const plain = `{"prompt": "a man"}`
+	for name, c := range map[string]struct {
+		body, media, encoding string
+		status                int
+		param, message        string
+	}{
+		"gzip":        {zip(t, plain), "application/json", "gzip", 200, "", ""},
+		"mark":        {"\ufeff" + plain, "application/json", "", 200, "", ""},
+		"nulls":       {`{"prompt": "a man", "model": null, "subjects": null}`, "application/json", "", 200, "", ""},
+		"float":       {`{"prompt": "a man", "subjects": 1.0}`, "application/json", "", 200, "", ""},
+		"UTF-8":       {plain, `application/json; charset="utf-8"`, "", 200, "", ""},
+		"brotli":      {plain, "application/json", "br", 415, "", `content encoding "br" is not supported`},
+		"UTF-16":      {"\xff\xfe{\x00}\x00", "application/json", "", 400, "", "is UTF-16"},
+		"empty":       {"", "application/json", "", 400, "", "is empty"},
+		"not UTF-8":   {"{\"prompt\": \"caf\xe9\"}", "application/json", "", 400, "", "byte 0xe9"},
+		"latin-1":     {plain, "application/json; charset=iso-8859-1", "", 415, "", `charset "iso-8859-1"`},
+		"no type":     {plain, "", "", 415, "", "takes application/json, not a body without a content type"},
+		"unknown":     {`{"prompt": "a man", "foo": null}`, "application/json", "", 400, "foo", `unknown field "foo"`},
+		"images":      {`{"prompt": "a man", "images": [{"image_url": "data:image/png;base64,AAAA"}]}`, "application/json", "", 400, "images", "only their number as subjects"},
+		"first fault": {`{"subjects": -1, "model": 3, "prompt": 5, "x": 1}`, "application/json", "", 400, "subjects", "from 0 to 4"},
+		"bomb":        {zip(t, strings.Repeat(" ", 1<<20)), "application/json", "gzip", 413, "", "over the limit of 64 KiB"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var headers []string
+			if c.encoding != "" {
+				headers = []string{"Content-Encoding", c.encoding}
+			}
+			resp, data := g.do(t, http.MethodPost, "/v1/prompts/check", c.media, strings.NewReader(c.body), headers...)
+			matchesDocument(t, resp, data)
+			if resp.StatusCode != c.status || c.param != "" && !strings.Contains(string(data), `"param":"`+c.param+`"`) {
+				t.Fatalf("%d %s, want %d on %q", resp.StatusCode, data, c.status, c.param)
+			}
+			if c.status == http.StatusOK {
+				if used := decode[httpapi.PromptCheck](t, data).PromptUsed; !strings.HasPrefix(used, "a man") {
+					t.Errorf("prompt used %q", used)
+				}
+			} else if e := decode[httpapi.ErrorBody](t, data).Error; !strings.Contains(e.Message, c.message) {
+				t.Errorf("message %q lacks %q", e.Message, c.message)
+			}
+		})
+	}
+}
+
+func zip(t *testing.T, text string) string {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := io.WriteString(w, text); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
 }
 
 // connection gives a recorder the read deadline of a connection.

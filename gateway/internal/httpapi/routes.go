@@ -23,6 +23,7 @@ import (
 type Pipeline interface {
 	Family() *family.Family
 	Dimensions(ctx context.Context) (pipeline.Dimensions, error)
+	KnownDimensions() (pipeline.Dimensions, bool)
 	Capacity() int
 	Safety() pipeline.Safety
 	Prepare(ctx context.Context, params pipeline.Params, subjects []*picture.Reference) (*pipeline.Request, error)

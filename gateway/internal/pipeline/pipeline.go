@@ -17,6 +17,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -91,6 +92,7 @@ type Pipeline struct {
 	placer    *placement.Placer
 	version   string
 	servers   int
+	dims      atomic.Pointer[Dimensions] // once the networks have said them
 
 	mu       sync.Mutex
 	capacity int                 // pictures at once; 0 until the batch size is known, unless configured
@@ -148,7 +150,21 @@ func (p *Pipeline) Safety() Safety { return p.safety }
 // Dimensions are the networks' dimensions; an error means that they cannot be
 // reached now.
 func (p *Pipeline) Dimensions(ctx context.Context) (Dimensions, error) {
-	return p.networks.Dimensions(ctx)
+	dims, err := p.networks.Dimensions(ctx)
+	if err == nil {
+		p.dims.Store(&dims)
+	}
+	return dims, err
+}
+
+// KnownDimensions are the networks' dimensions as they have been found, without
+// asking; false before that.
+func (p *Pipeline) KnownDimensions() (Dimensions, bool) {
+	dims := p.dims.Load()
+	if dims == nil {
+		return Dimensions{}, false
+	}
+	return *dims, true
 }
 
 // Capacity is how many pictures run at once; 1 until the networks have said
@@ -233,7 +249,7 @@ type Timings struct {
 // are done, at the first failure, or within one step of ctx ending.
 func (p *Pipeline) Generate(ctx context.Context, r *Request, observe func(Event)) ([]Result, error) {
 	start := time.Now()
-	dims, err := p.networks.Dimensions(ctx)
+	dims, err := p.Dimensions(ctx)
 	if err != nil {
 		return nil, err
 	}

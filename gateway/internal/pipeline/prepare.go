@@ -105,7 +105,7 @@ type Parameters struct {
 // Prepare checks a request and fills in the family's defaults. The error is
 // an *InputError, or says why the networks cannot be reached.
 func (p *Pipeline) Prepare(ctx context.Context, params Params, subjects []*picture.Reference) (*Request, error) {
-	dims, err := p.networks.Dimensions(ctx)
+	dims, err := p.Dimensions(ctx)
 	if err != nil {
 		return nil, err
 	}
