@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 )
 
 // Exit codes. A shell user's script can tell a request that will never work from one to try again.
@@ -74,6 +76,7 @@ API, and a command line.`,
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", columns(stdout))))
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%w\nTry '%s --help'.", err, c.CommandPath())
 	})
@@ -86,6 +89,20 @@ API, and a command line.`,
 		fmt.Fprintf(stderr, "facediffuser: %s\n", strings.TrimRight(err.Error(), "\n"))
 	}
 	return err
+}
+
+// columns is how wide lines of help may be: as the terminal, where there is one, and readable.
+func columns(w io.Writer) int {
+	const least, usual, most = 40, 80, 120
+	f, ok := w.(*os.File)
+	if !ok {
+		return usual
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return usual
+	}
+	return min(max(width, least), most)
 }
 
 func versionCommand(s streams) *cobra.Command {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
@@ -77,11 +78,20 @@ func TestUsageFaults(t *testing.T) {
 		{[]string{"generate", "-o", "there.png", "a woman"}, "there.png exists; --force overwrites it"},
 		{[]string{"generate", "-o", "out.bmp", "a woman"}, "out.bmp: the extension says no format; use .png, .jpg or .webp, or --format"},
 		{[]string{"generate", "-o", "no/out.png", "a woman"}, "no: no such directory"},
+		{[]string{"generate", "--fusion-map", "a woman"}, "--fusion-map needs at least one --subject"},
+		{[]string{"generate", "--input-fidelity", "high", "a woman"}, "--input-fidelity needs at least one --subject"},
+		{[]string{"generate", "--start-merge-step", "3", "a woman"}, "--start-merge-step needs at least one --subject"},
+		{[]string{"generate", "--final-step", "3", "a woman"}, "--final-step needs at least one --subject"},
+		{[]string{"generate", "a woman <|image|>"}, "the prompt has the marker <|image|> of a subject, but there is no --subject"},
+		{[]string{"generate", "--previews", "2", "a woman"}, "--previews needs --preview-dir"},
+		{[]string{"generate", "--preview-dir", ".", "--previews", "1_0", "a woman"}, "--previews must be an integer from 1 to 3, not 1_0"},
+		{[]string{"generate", "-n", "1.5", "a woman"}, "-n must be an integer from 1 to 10, not 1.5"},
+		{[]string{"generate", "-n", "2.0", "-o", "-", "a woman"}, "standard output takes one picture"},
 		{[]string{"generate", "-n", "11", "a woman"}, "-n must be an integer from 1 to 10, not 11"},
 		{[]string{"generate", "-n", "2", "-o", "-", "a woman"}, "standard output takes one picture"},
 		{[]string{"generate", "--preview-dir", ".", "--previews", "9", "a woman"}, "--previews must be an integer from 1 to 3, not 9"},
-		{[]string{"generate", "--fusion-map", "-o", "-", "a woman"}, "--fusion-map writes a file beside the picture's"},
-		{[]string{"generate", "--fusion-map", "-o", "made.png", "a woman"}, "made-fusion.png exists; --force overwrites it"},
+		{[]string{"generate", "--fusion-map", "-s", "there.png", "-o", "-", "a woman"}, "--fusion-map writes a file beside the picture's"},
+		{[]string{"generate", "--fusion-map", "-s", "there.png", "-o", "made.png", "a woman"}, "made-fusion.png exists; --force overwrites it"},
 		{[]string{"generate", "--from", "there.png"}, "there.png: "},
 		{[]string{"generate", "--from", "gone.png"}, "open gone.png: no such file or directory"},
 	} {
@@ -100,6 +110,11 @@ func TestHelpAndVersion(t *testing.T) {
 		code, out, errOut := program(t, nil, args...)
 		if code != exitOK || !strings.Contains(out, "facediffuser") || errOut != "" {
 			t.Errorf("%q: exit %d, stdout %q, stderr %q", args, code, out, errOut)
+		}
+		for line := range strings.Lines(out) {
+			if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); args[len(args)-1] == "--help" && n > 80 {
+				t.Errorf("%q: a line of %d columns: %s", args, n, line)
+			}
 		}
 		if args[len(args)-1] == "--help" && !strings.Contains(out, "Usage:") {
 			t.Errorf("%q: no usage in %q", args, out)

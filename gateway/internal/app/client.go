@@ -197,6 +197,9 @@ func (c client) met(ctx context.Context, a answer) string {
 	if models, err := c.get(ctx, "/v1/models"); err == nil && models.StatusCode == http.StatusOK && json.Unmarshal(models.text, &list) == nil && list.Object == "list" {
 		return ", but another server with an OpenAI-compatible API"
 	}
+	if replicas, err := c.get(ctx, "/replicas"); err == nil && replicas.StatusCode == http.StatusOK && bytes.Contains(replicas.text, []byte(`"replicas"`)) {
+		return ", but the admin listener of one: give --url the address of its API (--listen), by default port 8080"
+	}
 	switch {
 	case media == "text/html":
 		return ": it answers with a web page"

@@ -109,11 +109,14 @@ wrong, or a picture was refused as not safe for work; 130 interrupted.`,
 	f.StringVarP(&g.output, "output", "o", "out.png", "write the picture to this `file`, - for standard output; .png, .jpg or .webp say the format; pipes and devices are written to, not replaced")
 	f.StringVar(&g.format, "format", "", parameters.List(parameters.All().Get("output_format").Words)+" (default: as the output file's extension says)")
 	f.BoolVarP(&g.force, "force", "f", false, "overwrite files that exist")
-	f.IntVarP(&g.count, "count", "n", 1, "how many pictures; more than one are written to out-0.png, out-1.png, …")
+	all := parameters.All()
+	n, previews := all.Get("n"), all.Get("partial_images")
+	n.Help += "; more than one are written to out-0.png, out-1.png, …"
+	f.VarP(&parameterValue{placeholder: n.Placeholder}, n.Flag, "n", flagHelp(n))
 	addRequestFlags(f)
 	f.StringVar(&g.from, "from", "", "repeat the picture in this `file` by the parameters that it carries; other flags win over them")
 	f.StringVar(&g.previewDir, "preview-dir", "", "also write pictures of intermediate steps to this `directory`")
-	f.IntVar(&g.previews, "previews", parameters.MaxPreviews, fmt.Sprintf("how many of them, 1 to %d", parameters.MaxPreviews))
+	f.Var(&parameterValue{strconv.Itoa(parameters.MaxPreviews), previews.Placeholder}, previews.Flag, fmt.Sprintf("with --preview-dir: how many of them, 1 to %d", parameters.MaxPreviews))
 	f.StringVar(&g.url, "url", "", "ask the gateway at this `URL` or host:port (or at FACEDIFFUSER_URL)")
 	f.BoolVar(&g.json, "json", false, "print what was made as JSON on standard output")
 	f.BoolVarP(&g.quiet, "quiet", "q", false, "show warnings and errors only")
@@ -154,6 +157,11 @@ func (g *generation) run(ctx context.Context) error {
 		return err
 	}
 	defer closeGateway()
+	for _, file := range files {
+		if file.waits() {
+			show.say("%s is a named pipe; the picture is written once somebody reads it", file.name)
+		}
+	}
 
 	made := make([]madePicture, 0, g.count)
 	var told []string
@@ -248,15 +256,16 @@ type madePicture struct {
 
 // order turns the flags and the parameters of --from into a request.
 func (g *generation) order(ctx context.Context) (order, error) {
-	o := order{fields: map[string]string{"stream": "true", "progress": "true", "n": strconv.Itoa(g.count)}}
-	if n := parameters.All().Get("n"); !n.Holds(float64(g.count)) {
-		return o, usagef("-n must be %s, not %d", n.Want(), g.count)
+	o := order{fields: map[string]string{"stream": "true", "progress": "true"}}
+	if err := g.checkFlags(); err != nil {
+		return o, err
 	}
-	if g.previewDir != "" {
-		if g.previews < 1 || g.previews > parameters.MaxPreviews {
-			return o, usagef("--previews must be an integer from 1 to %d, not %d", parameters.MaxPreviews, g.previews)
-		}
-		o.fields["partial_images"] = strconv.Itoa(g.previews)
+	var err error
+	if g.count, err = g.whole("n", 1); err != nil {
+		return o, err
+	}
+	if g.previews, err = g.whole("partial_images", 1); err != nil {
+		return o, err
 	}
 	if g.from != "" {
 		if err := g.repeat(o.fields); err != nil {
@@ -267,6 +276,10 @@ func (g *generation) order(ctx context.Context) (order, error) {
 		if f := g.flags.Lookup(p.Flag); f != nil && f.Changed {
 			o.fields[p.Name] = f.Value.String()
 		}
+	}
+	o.fields["n"] = strconv.Itoa(g.count)
+	if g.previewDir != "" {
+		o.fields["partial_images"] = strconv.Itoa(g.previews)
 	}
 	if g.prompt != "" {
 		o.fields["prompt"] = g.prompt
@@ -347,7 +360,7 @@ func (g *generation) repeat(fields map[string]string) error {
 	if g.flags.Changed("quality") || g.flags.Changed("scheduler") {
 		delete(fields, "eta")
 	}
-	if p.Subjects == 0 || slices.ContainsFunc([]string{"scheduler", "steps", "quality", "input-fidelity"}, g.flags.Changed) {
+	if len(g.subjects) == 0 || p.Subjects == 0 || slices.ContainsFunc([]string{"scheduler", "steps", "quality", "input-fidelity"}, g.flags.Changed) {
 		delete(fields, "start_merge_step")
 		delete(fields, "final_step")
 	}

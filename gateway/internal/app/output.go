@@ -86,6 +86,12 @@ func (o output) through() bool {
 	return o.path == "" || openFile(o.path) || o.info != nil && !o.info.Mode().IsRegular()
 }
 
+// waits says whether writing waits for somebody else to read. Whether somebody does cannot be asked: the reader would take the question for
+// the end.
+func (o output) waits() bool {
+	return o.path != "" && !openFile(o.path) && o.info != nil && o.info.Mode().Type() == fs.ModeNamedPipe
+}
+
 // check finds what would keep a picture from being written, before anything is computed for it. stdout is standard output.
 func (o output) check(stdout io.Writer) error {
 	if o.path == "" {

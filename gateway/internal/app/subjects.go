@@ -115,7 +115,7 @@ func (o order) aboutFile(param, message string) string {
 	if k, ok := imageParam(param); ok && 0 <= k && k < len(o.subjects) {
 		return o.subjects[k].name + ": " + strings.TrimPrefix(message, param+": ")
 	}
-	return message
+	return inFlags(param, message)
 }
 
 // check holds every subject against the limits.

@@ -104,6 +104,7 @@ type ParameterCapability struct {
 	Endpoints   []string        `json:"endpoints"`
 	Required    bool            `json:"required,omitempty"`
 	Enum        []string        `json:"enum,omitempty"`
+	Pattern     string          `json:"pattern,omitempty"`
 	Minimum     *float64        `json:"minimum,omitempty"`
 	Maximum     *float64        `json:"maximum,omitempty"`
 	Default     any             `json:"default,omitempty"`
@@ -115,6 +116,9 @@ func parameterCapabilities(fields parameters.Set) []ParameterCapability {
 	for i, p := range fields {
 		all[i] = ParameterCapability{
 			Name: p.Name, Type: p.Type, Required: p.Required, Enum: p.Words, Default: p.Default, Description: p.Help,
+		}
+		if p.Pattern != nil {
+			all[i].Pattern = p.Pattern.String()
 		}
 		for _, on := range []endpoint{edits, generations} {
 			if on.has(p) {

@@ -22,7 +22,7 @@ var table = Set{
 		Help: "name or alias of a family, as in /v1/models",
 	},
 	{
-		Name: "n", On: Both, Type: Integer, Low: 1, High: MaxPictures, Default: 1,
+		Name: "n", Flag: "count", Placeholder: "number", On: Both, Type: Integer, Low: 1, High: MaxPictures, Default: 1,
 		Help: "how many pictures; picture k has the seed `seed` + k",
 	},
 	{
@@ -31,7 +31,7 @@ var table = Set{
 		Help: "`auto` or a size that the family serves, as in /v1/capabilities",
 	},
 	{
-		Name: "output_format", On: Both, Type: Text, Words: []string{"png", "jpeg", "webp"}, Default: "png",
+		Name: "output_format", Flag: "format", Placeholder: "name", On: Both, Type: Text, Words: []string{"png", "jpeg", "webp"}, Default: "png",
 		Help: "file format of the pictures; png and webp are lossless", Unserved: []string{"gif", "svg"},
 	},
 	{
@@ -43,7 +43,7 @@ var table = Set{
 		Help: "answer with server-sent events",
 	},
 	{
-		Name: "partial_images", On: Both, Type: Integer, Low: 0, High: MaxPreviews, Default: 0,
+		Name: "partial_images", Flag: "previews", Placeholder: "number", On: Both, Type: Integer, Low: 0, High: MaxPreviews, Default: 0,
 		Help: "with `stream`: how many predicted clean pictures to send of each picture on its way",
 	},
 	{
@@ -105,6 +105,12 @@ var table = Set{
 	{
 		Name: "eta", Flag: "eta", Placeholder: "number", On: Both, Type: Number, Low: 0, High: 1, Absent: "the family's with ddim, else 0", Recorded: true,
 		Help: "noise that DDIM adds: 0 is deterministic, 1 adds as much as DDPM; the other schedulers take only 0",
+		ofFamily: func(p *Parameter, f *family.Family) {
+			p.Default = 0.0
+			if f.Defaults.Scheduler == sampler.DDIM {
+				p.Default = f.Defaults.Eta
+			}
+		},
 	},
 	{
 		Name: "start_merge_step", Flag: "start-merge-step", Placeholder: "step", On: Edits, Type: Integer, Low: -1, High: infinite, Absent: "the family's share of the steps", Recorded: true,
