@@ -57,10 +57,11 @@ func Run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	root := &cobra.Command{
 		Use:   "facediffuser",
 		Short: "Pictures of the people on your images in the scene of a sentence",
-		Long: `Face-Diffuser makes a picture of the people on reference images in the scene of a sentence.
+		Long: `Face-Diffuser makes a picture of the people on reference images in the scene of
+a sentence.
 
-The networks run in NVIDIA Triton; this program is everything around them: the HTTP API, which is compatible with the OpenAI Images
-API, and a command line.`,
+The networks run in NVIDIA Triton; this program is everything around them: the
+HTTP API, which is compatible with the OpenAI Images API, and a command line.`,
 		Example: `  # Serve on http://127.0.0.1:8080, with a Triton of its own
   facediffuser serve
 

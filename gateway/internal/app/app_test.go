@@ -16,6 +16,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/facediffuser/facediffuser/gateway/internal/httpapi"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"go.uber.org/goleak"
@@ -111,7 +113,9 @@ func TestHelpAndVersion(t *testing.T) {
 		if code != exitOK || !strings.Contains(out, "facediffuser") || errOut != "" {
 			t.Errorf("%q: exit %d, stdout %q, stderr %q", args, code, out, errOut)
 		}
-		for line := range strings.Lines(out) {
+		before, examples, _ := strings.Cut(out, "\nExamples:\n") // they are to be copied
+		_, after, _ := strings.Cut(examples, "\n\nFlags:\n")
+		for line := range strings.Lines(before + after) {
 			if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); args[len(args)-1] == "--help" && n > 80 {
 				t.Errorf("%q: a line of %d columns: %s", args, n, line)
 			}
@@ -126,7 +130,16 @@ func TestGatewayThatIsNone(t *testing.T) {
 	t.Chdir(t.TempDir())
 	other := httptest.NewServer(http.NotFoundHandler())
 	defer other.Close()
+	admin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/replicas" {
+			http.NotFound(w, r)
+		} else if err := json.NewEncoder(w).Encode(httpapi.Replicas{}); err != nil {
+			t.Error(err)
+		}
+	}))
+	defer admin.Close()
 	for url, want := range map[string]string{
+		admin.URL:            "404 Not Found), but the admin listener of one: give --url the address of its API",
 		other.URL:            other.URL + " is not a Face-Diffuser gateway (404 Not Found)",
 		"http://127.0.0.1:1": "connection refused",
 	} {

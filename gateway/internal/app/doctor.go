@@ -37,23 +37,31 @@ func doctorCommand(s streams) *cobra.Command {
 	d := &diagnosis{streams: s, settings: config.Default()}
 	c := &cobra.Command{
 		Use:   "doctor",
-		Short: "Examine Triton servers: do their models fit, are they alike, how fast are they",
-		Long: `Examine the Triton servers that --triton names, as serve would use them, or a local one that is started for this command.
+		Short: "Examine Triton servers: do models fit, how fast are they",
+		Long: `Examine the Triton servers that --triton names, as serve would use them, or a
+local one that is started for this command.
 
-It looks, on every server, at health, release and round-trip time; model by model at names, datatypes, shapes, batch size, dynamic
-batching and versions, against the contract (ARCHITECTURE.md) and the family's pipeline.json and tokenizer; and at whether the servers
-are alike, since any step of a picture may run on any of them. A fault is one line: where, what was found, what was expected, what to
-do. Its name in brackets stands in docs/troubleshooting.md.
+It looks, on every server, at health, release and round-trip time; model by
+model at names, datatypes, shapes, batch size, dynamic batching and versions,
+against the contract (ARCHITECTURE.md) and the family's pipeline.json and
+tokenizer; and at whether the servers are alike, since any step of a picture
+may run on any of them. A fault is one line: where, what was found, what was
+expected, what to do. Its name in brackets stands in docs/troubleshooting.md.
 
-Then it runs the networks of every server that fits: it measures them one by one and in batches, checks that answers are finite, that
-rows of a batch do not depend on one another and that all servers answer alike, and predicts seconds a picture and pictures an hour for
-each quality. That takes some hundred calls a server, on a GPU a few seconds; a server that works for others meanwhile slows them
-down and is measured too slow, with a warning. --no-measure leaves it out and disturbs nobody.
+Then it runs the networks of every server that fits: it measures them one by
+one and in batches, checks that answers are finite, that rows of a batch do not
+depend on one another and that all servers answer alike, and predicts seconds a
+picture and pictures an hour for each quality. That takes some hundred calls a
+server, on a GPU a few seconds; a server that works for others meanwhile slows
+them down and is measured too slow, with a warning. --no-measure leaves it out
+and disturbs nobody.
 
-It changes nothing on the servers. Every setting of serve (FACEDIFFUSER_TRITON and so on) and its --config file are read here too.
+It changes nothing on the servers. Every setting of serve (FACEDIFFUSER_TRITON
+and so on) and its --config file are read here too.
 
-Exit codes: 0 everything fits (there may be warnings); 1 something does not fit, or cannot be reached; 2 the command line or a setting
-is wrong; 130 interrupted.`,
+Exit codes: 0 everything fits (there may be warnings); 1 something does not
+fit, or cannot be reached; 2 the command line or a setting is wrong; 130
+interrupted.`,
 		Example: `  # The family that comes with the program, on a local Triton
   facediffuser doctor
 

@@ -62,19 +62,25 @@ func generateCommand(s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "generate [flags] PROMPT",
 		Short: "Make pictures from the command line",
-		Long: `Make pictures of the people on reference images in the scene of PROMPT, and write them to files.
+		Long: `Make pictures of the people on reference images in the scene of PROMPT, and
+write them to files.
 
-PROMPT is a sentence, or - for one on standard input. In it, <|image|> follows the noun of each person on an image; the images are given in the same order. Without an image, the picture
-shows the sentence alone.
+PROMPT is a sentence, or - for one on standard input. In it, <|image|> follows
+the noun of each person on an image; the images are given in the same order.
+Without an image, the picture shows the sentence alone.
 
-A small family, such as mini, knows only what it was taught: "vocabulary" in its pipeline.json and in GET /v1/models lists that. A warning
-names the words of PROMPT that are not there.
+A small family, such as mini, knows only what it was taught: "vocabulary" in
+its pipeline.json and in GET /v1/models lists that. A warning names the words
+of PROMPT that are not there.
 
-The pictures come from the gateway at --url; without that flag from one on http://127.0.0.1:8080 if it answers, and otherwise from a
-local Triton that is started for this command and ended with it. A gateway with keys wants one in FACEDIFFUSER_API_KEY.
+The pictures come from the gateway at --url; without that flag from one on
+http://127.0.0.1:8080 if it answers, and otherwise from a local Triton that is
+started for this command and ended with it. A gateway with keys wants one in
+FACEDIFFUSER_API_KEY.
 
-Exit codes: 0 every picture is written; 1 something failed, and the same command may work later; 2 the command line or the request is
-wrong, or a picture was refused as not safe for work; 130 interrupted.`,
+Exit codes: 0 every picture is written; 1 something failed, and the same
+command may work later; 2 the command line or the request is wrong, or a
+picture was refused as not safe for work; 130 interrupted.`,
 		Example: `  facediffuser generate --subject alice.png -o out.png "a woman <|image|> reading in the snow at night"
 
   # Two people, in the order of the prompt, four pictures: pair-0.webp to pair-3.webp
@@ -113,10 +119,10 @@ wrong, or a picture was refused as not safe for work; 130 interrupted.`,
 	n, previews := all.Get("n"), all.Get("partial_images")
 	n.Help += "; more than one are written to out-0.png, out-1.png, …"
 	f.VarP(&parameterValue{placeholder: n.Placeholder}, n.Flag, "n", flagHelp(n))
-	addRequestFlags(f)
-	f.StringVar(&g.from, "from", "", "repeat the picture in this `file` by the parameters that it carries; other flags win over them")
 	f.StringVar(&g.previewDir, "preview-dir", "", "also write pictures of intermediate steps to this `directory`")
 	f.Var(&parameterValue{strconv.Itoa(parameters.MaxPreviews), previews.Placeholder}, previews.Flag, fmt.Sprintf("with --preview-dir: how many of them, 1 to %d", parameters.MaxPreviews))
+	addRequestFlags(f)
+	f.StringVar(&g.from, "from", "", "repeat the picture in this `file` by the parameters that it carries; other flags win over them")
 	f.StringVar(&g.url, "url", "", "ask the gateway at this `URL` or host:port (or at FACEDIFFUSER_URL)")
 	f.BoolVar(&g.json, "json", false, "print what was made as JSON on standard output")
 	f.BoolVarP(&g.quiet, "quiet", "q", false, "show warnings and errors only")

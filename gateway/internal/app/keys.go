@@ -22,8 +22,9 @@ func keysCommand(s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "keys",
 		Short: "Create, list and revoke API keys",
-		Long: `Create, list and revoke the API keys in a file. A gateway with the same --keys-file wants one of them with every request, and takes up
-changes within seconds. The file holds hashes: a key is shown once, when it is created.`,
+		Long: `Create, list and revoke the API keys in a file. A gateway with the same
+--keys-file wants one of them with every request, and takes up changes within
+seconds. The file holds hashes: a key is shown once, when it is created.`,
 		Example: `  facediffuser keys create --keys-file keys.json --name alice
   facediffuser keys create --keys-file keys.json --name dashboard --scopes read,admin
   facediffuser keys create --keys-file keys.json --name guest --requests-per-minute 6 --concurrency 1 --pictures-per-day 100

@@ -23,11 +23,13 @@ func serveCommand(s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve the HTTP API",
-		Long: `Serve the HTTP API, with a local Triton that is started, supervised and ended with the gateway, or with the Triton servers that
---triton names.
+		Long: `Serve the HTTP API, with a local Triton that is started, supervised and ended
+with the gateway, or with the Triton servers that --triton names.
 
-Every flag is also an environment variable (--max-queue is FACEDIFFUSER_MAX_QUEUE) and a key of the file that --config names (max_queue).
-Flags win over variables, variables over the file. SIGTERM or Ctrl-C: requests in flight are finished, for at most --shutdown-grace.`,
+Every flag is also an environment variable (--max-queue is
+FACEDIFFUSER_MAX_QUEUE) and a key of the file that --config names (max_queue).
+Flags win over variables, variables over the file. SIGTERM or Ctrl-C: requests
+in flight are finished, for at most --shutdown-grace.`,
 		Example: `  facediffuser serve
   facediffuser serve --triton gpu-0:8001,gpu-1:8001 --family /srv/models/sd15 --listen 0.0.0.0:8080
   facediffuser serve --config gateway.yaml --check-config`,

@@ -185,6 +185,10 @@ func TestWholeProgram(t *testing.T) {
 		if other.Seed != 7 || other.Steps != 4 || other.Prompt != first.Prompt {
 			t.Errorf("--from with other flags made %+v of %+v", other, first)
 		}
+		generate(0, "--from", in("out.png"), "-o", in("nobody.png"), "-q", "a man at the beach")
+		if p := embedded(t, in("nobody.png")); p.Subjects != 0 || p.Seed != first.Seed {
+			t.Errorf("--from without subjects carries %+v of %+v", p, first)
+		}
 		if _, stderr := generate(exitUsage, "--from", in("out.png"), "-o", in("alone.png")); !strings.Contains(stderr, "was made with 1 reference image,") {
 			t.Errorf("without the subject: %s", stderr)
 		}
@@ -247,7 +251,7 @@ func TestWholeProgram(t *testing.T) {
 	t.Run("a size and a name that others have", func(t *testing.T) {
 		_, stderr := generate(0, "-o", in("small.png"), "--steps", "2", "--size", "512x512", "a man on the beach")
 		p := embedded(t, in("small.png"))
-		if want := fmt.Sprintf("warning: size 512x512 is not served by this family; the pictures are %dx%d", p.Width, p.Height); !strings.Contains(stderr, want) || p.Width == 512 {
+		if want := fmt.Sprintf("warning: --size 512x512 is not served by this family; the pictures are %dx%d", p.Width, p.Height); !strings.Contains(stderr, want) || p.Width == 512 {
 			t.Errorf("%q lacks %q", stderr, want)
 		}
 		resp, err := http.Post(url+"/v1/images/generations", "application/json", strings.NewReader(`{"prompt": "a man", "model": "gpt-image-1", "size": "1024x1024", "num_inference_steps": 1}`))
@@ -281,11 +285,11 @@ func TestWholeProgram(t *testing.T) {
 	t.Run("refused", func(t *testing.T) {
 		for want, args := range map[string][]string{
 			"1 marker <|image|>, but there are 2": {"-s", alice, "-s", bob, "a woman <|image|> in the city"},
-			"num_inference_steps must be an int":  {"--steps", "0", "a woman"},
+			"--steps must be an int":  {"--steps", "0", "a woman"},
 			"num_inference_steps":                 {"--steps", "many", "a woman"},
 			"must be ddim, pndm or dpmpp_2m":      {"--scheduler", "euler", "a woman"},
 			"size must be auto or WIDTHxHEIGHT":   {"--size", "large", "a woman"},
-			"start_merge_step is a field of":      {"--start-merge-step", "2", "a woman"},
+			"--start-merge-step needs at least one --subject":      {"--start-merge-step", "2", "a woman"},
 		} {
 			if _, stderr := generate(exitUsage, append([]string{"-o", in("no.png")}, args...)...); !strings.Contains(stderr, want) {
 				t.Errorf("%q: %q is not in %q", args, want, stderr)
