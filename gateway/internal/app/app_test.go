@@ -16,8 +16,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/facediffuser/facediffuser/gateway/internal/httpapi"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"go.uber.org/goleak"
@@ -25,6 +23,7 @@ import (
 	"github.com/facediffuser/facediffuser/gateway/internal/config"
 	"github.com/facediffuser/facediffuser/gateway/internal/doctor"
 	"github.com/facediffuser/facediffuser/gateway/internal/family"
+	"github.com/facediffuser/facediffuser/gateway/internal/httpapi"
 )
 
 func TestMain(m *testing.M) {

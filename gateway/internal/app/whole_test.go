@@ -284,12 +284,12 @@ func TestWholeProgram(t *testing.T) {
 
 	t.Run("refused", func(t *testing.T) {
 		for want, args := range map[string][]string{
-			"1 marker <|image|>, but there are 2": {"-s", alice, "-s", bob, "a woman <|image|> in the city"},
-			"--steps must be an int":  {"--steps", "0", "a woman"},
-			"num_inference_steps":                 {"--steps", "many", "a woman"},
-			"must be ddim, pndm or dpmpp_2m":      {"--scheduler", "euler", "a woman"},
-			"size must be auto or WIDTHxHEIGHT":   {"--size", "large", "a woman"},
-			"--start-merge-step needs at least one --subject":      {"--start-merge-step", "2", "a woman"},
+			"1 marker <|image|>, but there are 2":                    {"-s", alice, "-s", bob, "a woman <|image|> in the city"},
+			"--steps must be an int":                                 {"--steps", "0", "a woman"},
+			"--steps must be an integer from 1 to 200, not \"many\"": {"--steps", "many", "a woman"},
+			"must be ddim, pndm or dpmpp_2m":                         {"--scheduler", "euler", "a woman"},
+			"size must be auto or WIDTHxHEIGHT":                      {"--size", "large", "a woman"},
+			"--start-merge-step needs at least one --subject":        {"--start-merge-step", "2", "a woman"},
 		} {
 			if _, stderr := generate(exitUsage, append([]string{"-o", in("no.png")}, args...)...); !strings.Contains(stderr, want) {
 				t.Errorf("%q: %q is not in %q", args, want, stderr)
