@@ -502,6 +502,10 @@ func TestCommand(t *testing.T) {
 		if code := c.ProcessState.ExitCode(); code != exitInterrupted {
 			t.Errorf("exit %d: %s", code, &errOut)
 		}
+		before, _, _ := strings.Cut(errOut.String(), "step ")
+		if want := in("lonely") + " is a named pipe; the picture is written once somebody reads it"; !strings.Contains(before, want) {
+			t.Errorf("before the first step: %q, want %q", before, want)
+		}
 	})
 
 	t.Run("links stay", func(t *testing.T) {
