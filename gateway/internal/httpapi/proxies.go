@@ -35,7 +35,7 @@ func (s *server) clientAddress(c *gin.Context) string {
 }
 
 // hopAddress reads an entry of X-Forwarded-For: an address, perhaps with a
-// port, as Azure's and Microsoft's proxies write it, or in brackets.
+// port, as Azure's gateways write it, or in brackets.
 func hopAddress(hop string) (netip.Addr, bool) {
 	hop = strings.TrimSpace(hop)
 	if both, err := netip.ParseAddrPort(hop); err == nil {

@@ -138,7 +138,7 @@ func TestFamilyBounds(t *testing.T) {
 	}
 	of := parameters.Of(&f)
 	for name, want := range map[string]string{
-		"num_inference_steps": "an integer from 1 to 30, 12", "guidance_scale": "a number from 1 to 7.5, 2", "scheduler": "ddim, pndm or dpmpp_2m, pndm",
+		"num_inference_steps": "an integer from 1 to 30, 12", "guidance_scale": "a number from 1 to 7.5, 2", "scheduler": "ddim, pndm or dpmpp_2m, pndm", "eta": "a number from 0 to 1, 0",
 		"seed": "an integer from 0 to 4294967295, random, and returned", "final_step": "an integer of at least -1, the family's share of the steps",
 	} {
 		p := of.Get(name)
