@@ -15,7 +15,7 @@ import numpy as np
 
 class TritonPythonModel:
     def initialize(self, args):
-        models = os.path.dirname(args["model_repository"])
+        models = os.path.dirname(os.path.realpath(args["model_repository"]))  # the local Triton's is a link
         spec = importlib.util.spec_from_file_location("onnx_model", os.path.join(models, "onnx_model.py"))
         self.code = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(self.code)
