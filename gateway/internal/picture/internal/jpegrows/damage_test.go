@@ -6,6 +6,7 @@ import (
 	"errors"
 	"image/jpeg"
 	"io"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -216,42 +217,46 @@ func TestUncommonButValid(t *testing.T) {
 	}
 }
 
-// A progressive file that ends after one of its scans, with or without saying
-// so, is decoded from those that are there, as image/jpeg does where it says so.
+// A progressive file that ends after one of its scans is decoded from those that
+// are there, however it ends. TestLayoutsAsPillow compares the pixels.
 func TestProgressiveEndsAfterAScan(t *testing.T) {
-	for _, name := range []string{"progressive_444.jpg", "progressive_grey.jpg", "progressive_rgb.jpg", "progressive_cmyk.jpg"} {
-		data := readFile(t, "testdata/"+name)
-		scans := 0
-		for _, s := range segments(data) {
-			if s.marker == sosMarker {
-				scans++
+	files, err := filepath.Glob("testdata/layouts/progressive_*_scans*.jpg")
+	if err != nil || len(files) < 29 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for _, name := range files {
+		data := readFile(t, name)
+		bare := data[:len(data)-2]
+		want := mustDecode(t, data)
+		for what, file := range map[string][]byte{
+			"the end of the file": bare, "half an EOI": data[:len(data)-1], "zeros": append(bytes.Clone(bare), make([]byte, 300)...),
+		} {
+			got, err := decodeWhole(t.Context(), file)
+			if err != nil {
+				t.Errorf("%s, then %s: %v", name, what, err)
+			} else if !bytes.Equal(got.Pix, want.Pix) {
+				t.Errorf("%s, then %s: other pixels", name, what)
 			}
 		}
-		for keep := 1; keep < scans; keep++ {
-			n := 0
-			cut := joined(data, func(s segment) []segment {
-				if n == keep {
-					return nil
-				}
-				if s.marker == sosMarker {
-					n++
-				}
-				return []segment{s}
-			})
-			want, err := jpeg.Decode(bytes.NewReader(ended(bytes.Clone(cut))))
-			if err != nil {
-				t.Fatal(err)
-			}
-			for what, file := range map[string][]byte{
-				"EOI": ended(bytes.Clone(cut)), "the end of the file": cut, "zeros": append(bytes.Clone(cut), make([]byte, 300)...),
-			} {
-				got, err := decodeWhole(t.Context(), file)
-				if err != nil {
-					t.Errorf("%s, %d scans and %s: %v", name, keep, what, err)
-				} else if !bytes.Equal(got.Pix, asRGBA(want).Pix) {
-					t.Errorf("%s, %d scans and %s: differs from image/jpeg", name, keep, what)
-				}
-			}
+	}
+}
+
+// No estimate divides by a quantization step of 0. libjpeg makes none then.
+func TestNoEstimateByStepsOfZero(t *testing.T) {
+	data := readFile(t, "testdata/layouts/progressive_grey_scans1.jpg")
+	zeroed := ended(joined(data, func(s segment) []segment {
+		if s.marker == dqtMarker {
+			copy(s.header[6:], make([]byte, 63))
+		}
+		return []segment{s}
+	}))
+	got, err := decodeWhole(t.Context(), zeroed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 64 { // of the first block
+		if x, y := i%8, i/8; got.RGBAAt(x, y) != got.RGBAAt(0, 0) {
+			t.Fatalf("(%d, %d) is %v, (0, 0) is %v; they have one value in the file", x, y, got.RGBAAt(x, y), got.RGBAAt(0, 0))
 		}
 	}
 }

@@ -15,6 +15,7 @@
 //   - Sampling factors may be any that libjpeg opens, and chroma is interpolated
 //     as libjpeg does ("fancy upsampling").
 //   - Damage that leaves the picture whole is no error: see Decode.
+//   - The low frequencies that a progressive file lacks are estimated.
 //
 // README.md says how the package follows image/jpeg.
 package jpegrows
@@ -85,8 +86,9 @@ func ReadHeader(r io.Reader) (Header, error) {
 // A file has ended when all of its coefficients are there; what follows is not
 // read. One that ends between its scans, with or without its End Of Image marker,
 // is decoded from those that are there, if at least the means of all blocks are
-// among them. A file without these, or that ends within a scan or a segment, is
-// cut off: [io.ErrUnexpectedEOF].
+// among them; what low frequencies lack is estimated (see smooth.go). A file
+// without these means, or that ends within a scan or a segment, is cut off:
+// [io.ErrUnexpectedEOF].
 //
 // Errors are those of image/jpeg, of r, of emit and the cause of ctx. Rows may
 // have been emitted before an error.
@@ -168,6 +170,7 @@ func (d *decoder) startBand(my int) {
 
 // reconstructStored turns the stored coefficients into rows.
 func (d *decoder) reconstructStored(ctx context.Context) error {
+	smooth := d.smooths()
 	for my := range d.myy {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -178,6 +181,11 @@ func (d *decoder) reconstructStored(ctx context.Context) error {
 			for y := range c.v {
 				first := (my*c.v + y) * c.stride
 				for x := range c.stride {
+					if smooth {
+						b, textured := c.smoothed(x, my*c.v+y)
+						c.reconstruct(&b, textured, x, y)
+						continue
+					}
 					c.reconstruct(&c.coeffs[first+x], c.textured[first+x], x, y)
 				}
 			}

@@ -42,6 +42,27 @@ def scans(*lines):
     return ["-scans", str(path)]
 
 
+def first_scans(file, keep):
+    """A file up to the data of its first scans."""
+    out, at, scans = file[:2], 2, 0
+    while file[at + 1] != 0xD9:
+        end = at + 2 + int.from_bytes(file[at + 2 : at + 4], "big")
+        while file[end] != 0xFF or file[end + 1] == 0 or 0xD0 <= file[end + 1] <= 0xD7:
+            end += 1
+        scans += file[at + 1] == 0xDA
+        if scans > keep:
+            break
+        out, at = out + file[at:end], end
+    return out + b"\xff\xd9"
+
+
+def incomplete():
+    for kind in ("444", "422", "420", "restart", "grey", "cmyk"):
+        file = (OUT.parent / f"progressive_{kind}.jpg").read_bytes()
+        for keep in (1, 2, 3, 4, 5):
+            write(f"progressive_{kind}_scans{keep}", first_scans(file, keep))
+
+
 def main():
     OUT.mkdir(exist_ok=True)
     image = picture(53, 37)
@@ -65,6 +86,8 @@ def main():
     for width, height in ((1, 1), (2, 2), (3, 2), (4, 9), (5, 3), (7, 33), (16, 16), (17, 16), (32, 17), (33, 18)):
         for sample in ("2x2", "2x1", "1x2"):
             write(f"{width}x{height}_{sample}", cjpeg(picture(width, height), "-sample", sample))
+
+    incomplete()
 
 
 main()
