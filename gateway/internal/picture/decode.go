@@ -150,9 +150,10 @@ func (r *contextReader) Read(p []byte) (int, error) {
 	return r.ReadSeeker.Read(p)
 }
 
-// head returns the first bytes, enough to recognise any format.
+// head returns the first bytes, enough to recognise any format and the first
+// directory of a TIFF.
 func (r *contextReader) head() ([]byte, error) {
-	head := make([]byte, 512)
+	head := make([]byte, 4<<10)
 	n, err := io.ReadFull(r.rewound(), head)
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return nil, err
@@ -274,19 +275,23 @@ func sniff(head []byte) (*format, error) {
 		return formatGIF, nil
 	}
 	if name := otherFormat(head); name != "" {
-		return nil, errorf(KindUnsupportedFormat, "%s is not supported; %s", name, cmp.Or(remedies[name], "convert it to JPEG, PNG or WebP"))
+		return nil, errorf(KindUnsupportedFormat, "the file is %s, which is not supported; %s", name, cmp.Or(remedies[name], "convert it to JPEG, PNG or WebP"))
 	}
 	return nil, errorf(KindNotAnImage, "the file is not an image; send PNG, JPEG, WebP or GIF")
 }
 
-// The formats that phones store and that are not decoded here (docs/adr/0019).
 const (
+	nameJPEG2000 = "JPEG 2000"
+	nameJPEGXL   = "JPEG XL"
+
+	// What phones and cameras store and is not decoded here (docs/adr/0019).
 	nameHEIC  = "HEIC"
 	nameHEIF  = "HEIF"
 	nameAVIF  = "AVIF"
 	nameTIFF  = "TIFF"
+	nameDNG   = "a raw photo (DNG)"
 	nameRaw   = "a raw photo"
-	nameVideo = "video"
+	nameVideo = "a video"
 )
 
 // remedies say how to come by a format that is, where "convert it" is not enough.
@@ -294,7 +299,8 @@ var remedies = map[string]string{
 	nameHEIC:  toJPEG,
 	nameHEIF:  toJPEG,
 	nameAVIF:  "open it in an image viewer or editor and export it as JPEG or PNG; on a phone, take a screenshot of it",
-	nameTIFF:  "export it as JPEG or PNG; of a raw photo (DNG, ProRAW), send the JPEG that the phone's photo app makes when it shares it",
+	nameTIFF:  "export it as JPEG or PNG",
+	nameDNG:   "send the JPEG that the phone's photo app makes when it shares the photo, or export it as JPEG",
 	nameRaw:   "export it as JPEG",
 	nameVideo: "send a still picture: of a Live Photo or a motion photo, the photo without its video",
 }
@@ -318,6 +324,10 @@ func otherFormat(head []byte) string {
 				return nameHEIC
 			case "crx ":
 				return nameRaw
+			case "jp2 ", "jpx ", "jpm ":
+				return nameJPEG2000
+			case "jxl ":
+				return nameJPEGXL
 			}
 		}
 		if slices.ContainsFunc(brands, func(b []byte) bool { return string(b) == "mif1" || string(b) == "msf1" }) {
@@ -327,8 +337,14 @@ func otherFormat(head []byte) string {
 	}
 	text := strings.ToLower(string(bytes.TrimLeft(bytes.TrimPrefix(head, []byte("\xef\xbb\xbf")), " \t\r\n")))
 	switch {
+	case isDNG(head):
+		return nameDNG
+	case has("II*\x00\x10\x00\x00\x00CR"), has("IIU\x00"), has("IIRO"), has("IIRS"), has("MMOR"), has("FUJIFILMCCD-RAW"): // Canon's, Panasonic's, Olympus's, Fujifilm's
+		return nameRaw
 	case has("II*\x00"), has("MM\x00*"), has("II+\x00"), has("MM\x00+"):
 		return nameTIFF
+	case isVideo(head):
+		return nameVideo
 	case has("%PDF-"):
 		return "PDF"
 	case has("BM"):
@@ -338,14 +354,47 @@ func otherFormat(head []byte) string {
 	case has("8BPS"):
 		return "PSD"
 	case has("\x00\x00\x00\x0cJXL "), has("\xff\x0a"):
-		return "JPEG XL"
+		return nameJPEGXL
 	case has("\x00\x00\x00\x0cjP  "), has("\xff\x4f\xff\x51"):
-		return "JPEG 2000"
+		return nameJPEG2000
 	case strings.HasPrefix(text, "<svg"),
 		(strings.HasPrefix(text, "<?xml") || strings.HasPrefix(text, "<!--") || strings.HasPrefix(text, "<!doctype svg")) && strings.Contains(text, "svg"):
 		return "SVG"
 	}
 	return ""
+}
+
+// isDNG says whether a TIFF's first directory has the version of DNG.
+func isDNG(head []byte) bool {
+	order, entries := firstDirectory(head)
+	for entry := range slices.Chunk(entries, tiffEntry) {
+		if order.Uint16(entry) == tagDNGVersion {
+			return true
+		}
+	}
+	return false
+}
+
+// isVideo recognises the containers that are not ISO base media files, or are but
+// do not say so (QuickTime's).
+func isVideo(head []byte) bool {
+	has := func(prefix string) bool { return bytes.HasPrefix(head, []byte(prefix)) }
+	switch {
+	case has("RIFF") && len(head) >= 12 && string(head[8:12]) == "AVI ",
+		has("\x1a\x45\xdf\xa3"),                          // Matroska, WebM
+		has("\x30\x26\xb2\x75\x8e\x66\xcf\x11"),          // ASF, WMV
+		has("\x00\x00\x01\xba"), has("\x00\x00\x01\xb3"), // MPEG
+		has("FLV\x01"):
+		return true
+	}
+	if len(head) < 8 {
+		return false
+	}
+	switch string(head[4:8]) {
+	case "moov", "mdat", "wide":
+		return true
+	}
+	return false
 }
 
 // decodeError words an error of a decoder.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"regexp"
+	"slices"
 )
 
 // metadata are the blocks of a file that can say how the picture is to be turned.
@@ -43,48 +44,32 @@ func xmpOrientation(packet []byte) (int, bool) {
 	return int(match[1][0] - '0'), true
 }
 
-const tagOrientation = 0x0112
+const (
+	tagOrientation = 0x0112
+	tagDNGVersion  = 0xc612
+)
 
 // exifOrientation reads the first entry of IFD0 that is an Orientation, whatever
 // numeric type it has and however many values. The value is 0 where it is no
 // whole number; false means that there is no such entry.
 //
-// It reads what Pillow reads (src/PIL/TiffImagePlugin.py: ImageFileDirectory_v2):
-// entries of unknown types and of more data than the whole block are skipped; an
-// entry whose data lie outside the block, or the end of the block, ends the list.
+// It reads what Pillow 13 reads (src/PIL/TiffImagePlugin.py: ImageFileDirectory_v2):
+// entries of tags that have been read before, of unknown types and of more data
+// than the whole block are skipped; an entry whose data lie outside the block, or
+// the end of the block, ends the list.
 func exifOrientation(block []byte) (value int, ok bool) {
 	for range 2 {
 		block = bytes.TrimPrefix(block, []byte(exifHead))
 	}
-	if len(block) < 8 {
-		return 0, false
-	}
-	var order binary.ByteOrder
-	switch string(block[:4]) {
-	case "MM\x00*", "MM*\x00", "MM\x00+": // the others are mistakes that Pillow allows for
-		order = binary.BigEndian
-	case "II*\x00", "II\x00*":
-		order = binary.LittleEndian
-	default:
-		return 0, false
-	}
+	order, entries := firstDirectory(block)
 	size := uint64(len(block))
-	offset := uint64(order.Uint32(block[4:]))
-	if offset+2 > size {
-		return 0, false
-	}
-	count := int(order.Uint16(block[offset:]))
-	offset += 2
 	elsewhere := uint64(0) // bytes of data outside the entries so far
-	for range count {
-		if offset+12 > size {
-			return 0, false
-		}
-		entry := block[offset : offset+12]
-		offset += 12
+	read := map[uint16]bool{}
+	for entry := range slices.Chunk(entries, tiffEntry) {
+		tag := order.Uint16(entry)
 		kind := tiffType(order.Uint16(entry[2:]))
 		length := kind.size() * uint64(order.Uint32(entry[4:]))
-		if length == 0 {
+		if length == 0 || read[tag] {
 			continue
 		}
 		data := entry[8:]
@@ -98,11 +83,38 @@ func exifOrientation(block []byte) (value int, ok bool) {
 			}
 			data = block[at:]
 		}
-		if order.Uint16(entry) == tagOrientation {
+		if tag == tagOrientation {
 			return kind.integer(order, data), true
 		}
+		read[tag] = true
 	}
 	return 0, false
+}
+
+// tiffEntry is the size of a directory's entry: tag, type, count, data or where these are.
+const tiffEntry = 12
+
+// firstDirectory returns the whole entries of IFD0, as far as block has them.
+func firstDirectory(block []byte) (binary.ByteOrder, []byte) {
+	if len(block) < 8 {
+		return nil, nil
+	}
+	var order binary.ByteOrder
+	switch string(block[:4]) {
+	case "MM\x00*", "MM*\x00", "MM\x00+": // the others are mistakes that Pillow allows for
+		order = binary.BigEndian
+	case "II*\x00", "II\x00*":
+		order = binary.LittleEndian
+	default:
+		return nil, nil
+	}
+	offset := uint64(order.Uint32(block[4:]))
+	if offset+2 > uint64(len(block)) {
+		return nil, nil
+	}
+	entries := block[offset+2:]
+	count := min(int(order.Uint16(block[offset:])), len(entries)/tiffEntry)
+	return order, entries[:count*tiffEntry]
 }
 
 // tiffType is the type of a TIFF entry's values.
