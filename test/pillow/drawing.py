@@ -5,11 +5,10 @@ import io
 from PIL import Image
 
 
-def draw(width: int, height: int, mode: str = "RGB", edges: bool = True) -> Image.Image:
+def draw(width: int, height: int, mode: str = "RGB") -> Image.Image:
     """Gradients, and on them a block and a bar."""
-    pixel = _pixel if edges else _gradient
     image = Image.new("RGB", (width, height))
-    image.putdata([pixel(x, y, width, height) for y in range(height) for x in range(width)])
+    image.putdata([_pixel(x, y, width, height) for y in range(height) for x in range(width)])
     if mode in ("RGBA", "LA"):
         alpha = Image.new("L", image.size)
         alpha.putdata([(x * 255 // max(width - 1, 1) + 37 * (y % 3)) % 256 for y in range(height) for x in range(width)])

@@ -23,6 +23,8 @@ def files():
     for group, variants in (
         ("jpeg", jpeg.variants()),
         ("jpeg", jpeg.layouts()),
+        ("jpeg", jpeg.incomplete()),
+        ("jpeg", jpeg.other_modes()),
         ("png", png.variants()),
         ("gif", gif.variants()),
         ("webp", webp.variants()),

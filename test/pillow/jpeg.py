@@ -1,9 +1,11 @@
 """JPEG, segment by segment."""
 
 import struct
+from math import cos, sin
 
 import exif
 from drawing import draw, saved
+from PIL import Image
 
 SOI, EOI, SOS = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
 
@@ -61,13 +63,15 @@ def coded(units: list, level) -> bytes:
         value = level(component, x, y)
         difference = value - before.get(component, 0)
         before[component] = value
-        length = abs(difference).bit_length()
-        bits += f"{length:04b}"
-        if length:
-            bits += f"{difference if difference > 0 else difference + 2**length - 1:0{length}b}"
-        bits += "0"
+        bits += category(difference) + "0"
     bits += "1" * (-len(bits) % 8)
     return int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
+
+
+def category(difference: int) -> str:
+    """A difference by the table in which each category has the four bits of its number."""
+    length = abs(difference).bit_length()
+    return f"{length:04b}" + (f"{difference if difference > 0 else difference + 2**length - 1:0{length}b}" if length else "")
 
 
 LAYOUTS = [
@@ -98,7 +102,7 @@ def layouts():
 
 
 def variants():
-    image, smooth = draw(45, 34), draw(45, 34, edges=False)  # decoders differ at edges where chroma has been reduced
+    image = draw(45, 34)
     high = {"quality": 95, "subsampling": 0}
     cmyk = image.convert("CMYK")
     for progressive in (False, True):
@@ -106,17 +110,17 @@ def variants():
         kind = {"progressive": progressive}
         for subsampling in (0, 1, 2):
             for quality in (50, 90, 100):
-                yield f"sub{subsampling}_q{quality}{word}", saved(smooth if subsampling else image, "JPEG", quality=quality, subsampling=subsampling, **kind)
+                yield f"sub{subsampling}_q{quality}{word}", saved(image, "JPEG", quality=quality, subsampling=subsampling, **kind)
         yield f"grey{word}", saved(image.convert("L"), "JPEG", **high, **kind)
         yield f"cmyk{word}", saved(cmyk, "JPEG", **high, **kind)
         yield f"rgb{word}", saved(image, "JPEG", keep_rgb=True, **high, **kind)
         yield f"restart{word}", saved(image, "JPEG", restart_marker_blocks=3, **high, **kind)
-        yield f"sub2_restart_rows{word}", saved(smooth, "JPEG", restart_marker_rows=1, quality=90, **kind)
+        yield f"sub2_restart_rows{word}", saved(image, "JPEG", restart_marker_rows=1, quality=90, **kind)
         yield f"optimized{word}", saved(image, "JPEG", optimize=True, **high, **kind)
         for size in ((1, 1), (8, 8), (7, 13), (16, 1), (33, 20)):
             yield f"size{size[0]}x{size[1]}{word}", saved(draw(*size), "JPEG", **high, **kind)
         for what, file in (("", saved(image, "JPEG", **high, **kind)), ("grey_", saved(image.convert("L"), "JPEG", **high, **kind)),
-                           ("cmyk_", saved(cmyk, "JPEG", **high, **kind)), ("sub2_", saved(smooth, "JPEG", quality=90, **kind)),
+                           ("cmyk_", saved(cmyk, "JPEG", **high, **kind)), ("sub2_", saved(image, "JPEG", quality=90, **kind)),
                            ("restart_", saved(image, "JPEG", restart_marker_blocks=3, **high, **kind))):  # fmt: skip
             for damage, damaged in damages(file).items():
                 yield f"{what}{damage}{word}", damaged
@@ -144,10 +148,138 @@ def damages(file: bytes) -> dict[str, bytes]:
         "com_and_apps": SOI + b"".join(segment(m, b"xyz" * 9) for m in (0xFE, 0xE3, 0xED, 0xEF)) + file[2:],
         "no_jfif": SOI + file[2 + 2 + struct.unpack(">H", file[4:6])[0] :] if file[3] == 0xE0 else file,
         "cut_half": file[: (scan + len(file)) // 2],
+        "half_scan_eoi": file[:scan] + half_scan(next(part for part in parts(file) if of_scan(part))) + EOI,
         "cut_tenth": file[: scan + (len(file) - scan) // 10],
         "cut_header": file[: scan // 2],
         "cut_before_scan": file[:scan],
     }
+
+
+def parts(file: bytes) -> list[bytes]:
+    """The segments between SOI and EOI, each scan with its data."""
+    found, at = [], 2
+    while file[at + 1] != 0xD9:
+        end = at + 2 + struct.unpack(">H", file[at + 2 : at + 4])[0]
+        while file[end] != 0xFF or file[end + 1] == 0 or 0xD0 <= file[end + 1] <= 0xD7:
+            end += 1
+        found.append(file[at:end])
+        at = end
+    return found
+
+
+def of_scan(part: bytes) -> tuple[list[int], int, int] | None:
+    """The components of a scan, the first of its coefficients, and how many low bits it leaves out."""
+    if part[:2] != SOS:
+        return None
+    head = part[4 : 2 + struct.unpack(">H", part[2:4])[0]]
+    return list(head[1:-3:2]), head[-3], head[-1] & 15
+
+
+def half_scan(part: bytes) -> bytes:
+    """A scan with the first half of its data."""
+    data = 2 + struct.unpack(">H", part[2:4])[0]
+    return part[: (data + len(part)) // 2]
+
+
+def incomplete():
+    """Files that lack whole scans, progressive ones and those of one component after the other."""
+    photo = noisy(150, 109)
+    for name, options in {
+        "444": dict(subsampling=0), "420": dict(subsampling=2), "422": dict(subsampling=1), "420_low": dict(subsampling=2, quality=20),
+        "420_restart": dict(subsampling=2, restart_marker_blocks=5), "grey": dict(), "cmyk": dict(),
+    }.items():  # fmt: skip
+        image = photo.convert({"grey": "L", "cmyk": "CMYK"}.get(name, "RGB"))
+        for size in ((150, 109), (39, 27)):
+            file = saved(image.crop((0, 0, *size)), "JPEG", progressive=True, **{"quality": 85, **options})
+            segments = parts(file)
+            scans = [i for i, part in enumerate(segments) if of_scan(part)]
+            for n, at in enumerate(scans[:-1], 1):
+                head = SOI + b"".join(segments[: at + 1])
+                where = f"{name}_{size[0]}_scans{n}"
+                yield f"incomplete_{where}", head + EOI
+                if size == (39, 27):
+                    yield f"incomplete_{where}_tables", SOI + b"".join(segments[: scans[n]]) + EOI
+                    yield f"incomplete_{where}_endless", head
+                    yield f"incomplete_{where}_zeros", head + bytes(512)
+                    in_scan = SOI + b"".join(segments[: scans[n]]) + half_scan(segments[scans[n]])
+                    yield f"incomplete_{where}_in_scan", in_scan
+                    yield f"incomplete_{where}_in_scan_eoi", in_scan + EOI
+            lacking = {
+                "chroma_frequencies": lambda scan: scan[0] == [1] or scan[1] == 0,
+                "luma_frequencies": lambda scan: scan[0] != [1] or scan[1] == 0,
+                "low_bits": lambda scan: scan[2] > 0 or scan[1] == 0,
+                "high_frequencies": lambda scan: scan[1] < 6,
+                "all_frequencies": lambda scan: scan[1] == 0,
+            }
+            for what, keeps in lacking.items():
+                if name not in ("grey", "cmyk"):
+                    kept = [part for part in segments if of_scan(part) is None or keeps(of_scan(part))]
+                    yield f"lacking_{what}_{name}_{size[0]}", SOI + b"".join(kept) + EOI
+    for name, layout in {"444": [(1, 1)] * 3, "420": [(2, 2), (1, 1), (1, 1)], "cmyk": [(1, 1)] * 4}.items():
+        segments = parts(flat((37, 29), layout, interleaved=False))
+        for n in range(1, len(layout)):
+            yield f"components{n}_of_{name}", SOI + b"".join(segments[: n - len(layout)]) + EOI
+            yield f"components{n}_of_{name}_no_eoi", SOI + b"".join(segments[: n - len(layout)])
+
+
+def noisy(width: int, height: int):
+    """Curves and a little noise, as in a photograph."""
+    image, state = Image.new("RGB", (width, height)), 1
+    pixels = []
+    for y in range(height):
+        for x in range(width):
+            state = state * 1103515245 + 12345 & 0x7FFFFFFF
+            noise = (state >> 16) % 13 - 6
+            pixels.append(tuple(int(v) + noise for v in (128 + 90 * sin(x / 17) * cos(y / 23), 120 + 80 * cos((x + y) / 31), 100 + 60 * sin(x * y / 4000))))
+    image.putdata(pixels)
+    return image
+
+
+def lossless(image, predictor: int = 1) -> bytes:
+    """Of differences to the sample on the left; those of the first column, to the sample above."""
+    (width, height), n = image.size, len(image.getbands())
+    out = SOI + segment(0xC4, b"\0" + bytes([0, 0, 0, 12] + [0] * 12 + list(range(12))))
+    out += segment(0xC3, struct.pack(">BHHB", 8, height, width, n) + b"".join(bytes([ord("RGB"[i]), 0x11, 0]) for i in range(n)))
+    out += segment(0xDA, bytes([n]) + b"".join(bytes([ord("RGB"[i]), 0]) for i in range(n)) + bytes([predictor, 0, 0]))
+    bits = ""
+    for y in range(height):
+        for x in range(width):
+            for c in range(n):
+                at = lambda x, y, c=c: image.getchannel(c).getpixel((x, y))  # noqa: E731
+                difference = at(x, y) - (at(x - 1, y) if x else at(x, y - 1) if y else 128)
+                bits += category(difference)
+    bits += "1" * (-len(bits) % 8)
+    return out + int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0") + EOI
+
+
+def other_modes():
+    image = draw(21, 14)
+    yield "lossless_rgb", lossless(image)
+    yield "lossless_grey", lossless(image.convert("L"))
+    baseline = saved(image, "JPEG", quality=90, subsampling=0)
+    frame = baseline.index(b"\xff\xc0")
+    for marker in (0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF):
+        yield f"hierarchical_{marker:x}", baseline[:frame] + bytes([0xFF, marker]) + baseline[frame + 2 :]
+    for precision in (2, 12, 16):
+        yield f"precision{precision}", baseline[: frame + 4] + bytes([precision]) + baseline[frame + 5 :]
+    yield "height_0", baseline[: frame + 5] + b"\0\0" + baseline[frame + 7 :]
+    for word in ("", "_progressive"):
+        file = saved(noisy(48, 40), "JPEG", quality=85, subsampling=0, restart_marker_blocks=3, progressive=word != "")
+        first, third = file.index(b"\xff\xd0"), file.index(b"\xff\xd2")
+        yield f"restarts_whole{word}", file
+        yield f"restarts_without_first{word}", file[:first] + file[first + 2 :]
+        yield f"restarts_without_third{word}", file[:third] + file[third + 2 :]
+        yield f"restarts_other_number{word}", file[:first] + b"\xff\xd4" + file[first + 2 :]
+        yield f"restarts_without_interval{word}", file[:first] + file[third:]
+        yield f"restarts_none{word}", SOI + b"".join(without_restarts(part) for part in parts(file)) + EOI
+
+
+def without_restarts(part: bytes) -> bytes:
+    if not of_scan(part):
+        return part
+    for marker in range(0xD0, 0xD8):
+        part = part.replace(bytes([0xFF, marker]), b"")
+    return part
 
 
 def turned():

@@ -120,6 +120,11 @@ def variants():
             "idat_parted": dict(idat=chunk(b"IDAT", z[:9]) + chunk(b"tEXt", b"a\0b") + chunk(b"IDAT", z[9:])),
             "adler_missing": dict(idat=chunk(b"IDAT", z[:-4])),
             "adler_missing_end_too": dict(idat=chunk(b"IDAT", z[:-4])[:-4], end=b""),
+            **{f"zlib_without_{n}": dict(idat=chunk(b"IDAT", z[:-n])) for n in range(1, 11)},
+            **{f"file_without_{n}": dict(idat=chunk(b"IDAT", z)[: -4 - n], end=b"") for n in range(1, 11)},
+            "zlib_split_without_5": dict(idat=b"".join(chunk(b"IDAT", z[:-5][i : i + 3]) for i in range(0, len(z) - 5, 3))),
+            "stored_without_4": dict(idat=chunk(b"IDAT", zlib.compress(raw, 0)[:-4])),
+            "stored_without_5": dict(idat=chunk(b"IDAT", zlib.compress(raw, 0)[:-5])),
             "adler_wrong": dict(idat=chunk(b"IDAT", z[:-4] + b"abcd")),
             "pixels_short": dict(pixels=raw[:-1]),
             "pixels_half": dict(pixels=raw[: len(raw) // 2]),
@@ -158,6 +163,14 @@ def variants():
         if (color, depth) in ((RGB, 8), (RGBA, 8), (PALETTE, 8), (PALETTE, 2), (GREY, 8), (GREY_ALPHA, 8), (RGBA, 16), (GREY_ALPHA, 16), (GREY, 1)):
             for damage, parts in damages.items():
                 yield f"{name}_{damage}", png(depth, color, **parts)
+    for color, depth, interlaced in ((RGB, 8, False), (RGB, 8, True), (GREY, 8, False), (PALETTE, 4, False), (GREY, 1, False), (RGBA, 16, True)):
+        for drawn in (True, False):
+            raw = data(samples(61, 45, depth, color), depth, interlaced) if drawn else bytes(len(data(samples(61, 45, depth, color), depth, interlaced)))
+            z = zlib.compress(raw)
+            name = f"large_color{color}_depth{depth}{'_interlaced' * interlaced}{'_black' * (not drawn)}"
+            yield name, png(depth, color, interlaced, (61, 45), idat=chunk(b"IDAT", z))
+            for n in range(4, 11):
+                yield f"{name}_without{n}", png(depth, color, interlaced, (61, 45), idat=chunk(b"IDAT", z[:-n]))
     alphas = bytes(range(0, 256, 3))
     yield "palette_alpha", png(8, PALETTE, before=chunk(b"tRNS", alphas))
     yield "palette_alpha_interlaced", png(8, PALETTE, True, before=chunk(b"tRNS", alphas))
@@ -167,6 +180,10 @@ def variants():
     yield "palette_one_transparent", png(4, PALETTE, before=chunk(b"tRNS", b"\xff\xff\0"))
     yield "palette_777", png(8, PALETTE, plte=chunk(b"PLTE", PLTE + bytes(9)))
     yield "keyed_short", png(8, RGB, before=chunk(b"tRNS", b"\0\1"))
+    for number in (0, 1, 2, 3, 255, 256):
+        yield f"keyed_{number}_of_1_bit", png(1, GREY, before=chunk(b"tRNS", struct.pack(">H", number)))
+        yield f"keyed_{number}_of_8_bits", png(8, GREY, before=chunk(b"tRNS", struct.pack(">H", number + 4 * (number < 4))))
+    yield "keyed_beyond_of_rgb", png(8, RGB, before=chunk(b"tRNS", struct.pack(">HHH", *(256 + v for v in samples(21, 14, 8, RGB)[0][0]))))
     yield "depth3", png(8, GREY, ihdr=chunk(b"IHDR", header(21, 14, 3, GREY)))
     yield "palette_depth16", png(8, PALETTE, ihdr=chunk(b"IHDR", header(21, 14, 16, PALETTE)))
     yield "color5", png(8, RGB, ihdr=chunk(b"IHDR", header(21, 14, 8, 5)))
@@ -174,6 +191,7 @@ def variants():
     bare = zlib.compressobj(9, zlib.DEFLATED, -15)
     bare = bare.compress(data(samples(21, 14, 8, RGBA), 8)) + bare.flush()
     yield "cgbi", png(8, RGBA, ihdr=chunk(b"CgBI", b"\x50\0\x20\2") + chunk(b"IHDR", header(21, 14, 8, RGBA)), idat=chunk(b"IDAT", bare))
+    yield "cgbi_of_zlib", png(8, RGBA, ihdr=chunk(b"CgBI", b"\x50\0\x20\2") + chunk(b"IHDR", header(21, 14, 8, RGBA)))
     yield "no_idat", png(8, RGB, idat=b"")
     yield "window_small", png(8, RGB, idat=chunk(b"IDAT", _small_window(data(samples(21, 14, 8, RGB), 8))))
 

@@ -2,6 +2,7 @@ package picture
 
 import (
 	"bufio"
+	"bytes"
 	"compress/lzw"
 	"context"
 	"encoding/binary"
@@ -160,11 +161,13 @@ func gifPalette(table []byte) color.Palette {
 	return p
 }
 
-// gifBlocks reads the content of data blocks up to the empty one.
+// gifBlocks reads the content of data blocks up to the empty one; of pixels, up to
+// an empty one behind which something else begins: to Pillow the others mean nothing.
 type gifBlocks struct {
-	r    *bufio.Reader
-	left int
-	done bool
+	r      *bufio.Reader
+	pixels bool
+	left   int
+	done   bool
 }
 
 // ReadByte makes compress/lzw read no further than it needs.
@@ -177,10 +180,17 @@ func (b *gifBlocks) ReadByte() (byte, error) {
 		if err != nil {
 			return 0, err
 		}
-		b.left, b.done = int(n), n == 0
+		b.left, b.done = int(n), n == 0 && !b.goOn()
 	}
 	b.left--
 	return b.r.ReadByte()
+}
+
+// goOn says whether pixels go on behind an empty block: not where a frame, an
+// extension or the end of the file begins.
+func (b *gifBlocks) goOn() bool {
+	next, err := b.r.Peek(1)
+	return b.pixels && err == nil && !bytes.ContainsAny(next, ",!;")
 }
 
 func (b *gifBlocks) Read(p []byte) (n int, err error) {
@@ -242,7 +252,7 @@ func gifRows(_ context.Context, r io.ReadSeeker, emit func(image.Image) error) e
 			}
 		}
 	}
-	pixels := lzw.NewReader(&gifBlocks{r: buffered}, lzw.LSB, g.litWidth)
+	pixels := lzw.NewReader(&gifBlocks{r: buffered, pixels: true}, lzw.LSB, g.litWidth)
 	defer pixels.Close()
 	for _, pass := range g.passes() {
 		for y := g.frame.Min.Y + pass.first; y < g.frame.Max.Y; y += pass.distance {

@@ -319,11 +319,8 @@ func decodePNG(_ context.Context, r io.ReadSeeker) (image.Image, error) {
 	if !ok {
 		return png.Decode(bytes.NewReader(p.head())) // for its error
 	}
-	if _, err := r.Seek(p.pixels, io.SeekStart); err != nil {
-		return nil, err
-	}
-	pixels, err := zlib.NewReader(&idatReader{r: r})
-	if err != nil {
+	pixels := &pixelReader{file: r, start: p.pixels, size: size}
+	if pixels.zlib, err = pixels.open(nil); err != nil {
 		return nil, err
 	}
 	stored := &storedReader{pixels: pixels, left: size, sum: adler32.New()}
@@ -335,6 +332,69 @@ func decodePNG(_ context.Context, r io.ReadSeeker) (image.Image, error) {
 		stored,
 		bytes.NewReader(appendChunk(nil, "IEND", nil)),
 	))
+}
+
+// pixelReader reads the pixel data that are compressed in a file. Of data that end
+// within their compressed form, compress/flate leaves out the last codes: it looks
+// no code up before it has as many bits as the end of a block is long. So, where
+// only that may be missing, bits are added.
+type pixelReader struct {
+	file       io.ReadSeeker
+	start      int64 // of the first IDAT chunk
+	size, read int64
+	zlib       io.Reader
+}
+
+// maxHeldBack is how many bytes may be left out: the longest code has 15 bits, and
+// each bit may be the code of a byte. A code of many bytes may be among them, too;
+// but so many could just as well come of the added bits.
+const maxHeldBack = 15
+
+func (p *pixelReader) Read(b []byte) (int, error) {
+	n, err := p.zlib.Read(b)
+	p.read += int64(n)
+	missing := p.size - p.read
+	if !errors.Is(err, io.ErrUnexpectedEOF) || missing == 0 || missing > maxHeldBack {
+		return n, err
+	}
+	rest, err := p.rest(int(missing))
+	if err != nil {
+		return n, err
+	}
+	p.zlib = bytes.NewReader(rest)
+	return n, nil
+}
+
+// open decompresses from the beginning. padding follows what the file has.
+func (p *pixelReader) open(padding []byte) (io.Reader, error) {
+	if _, err := p.file.Seek(p.start, io.SeekStart); err != nil {
+		return nil, err
+	}
+	return zlib.NewReader(io.MultiReader(&idatReader{r: p.file}, bytes.NewReader(padding)))
+}
+
+// rest returns the last bytes of the pixels, if they do not depend on the bits
+// that are added, which would make pixels of their own.
+func (p *pixelReader) rest(missing int) ([]byte, error) {
+	var rest []byte
+	for _, padding := range []string{"\x00\x00", "\xff\xff"} { // the longest code has 15 bits
+		z, err := p.open([]byte(padding))
+		if err != nil {
+			return nil, err
+		}
+		if _, err := io.CopyN(io.Discard, z, p.read); err != nil {
+			return nil, err
+		}
+		got := make([]byte, missing)
+		if _, err := io.ReadFull(z, got); err != nil {
+			return nil, io.ErrUnexpectedEOF
+		}
+		if rest != nil && !bytes.Equal(rest, got) {
+			return nil, io.ErrUnexpectedEOF
+		}
+		rest = got
+	}
+	return rest, nil
 }
 
 // idatReader reads the content of consecutive IDAT chunks.
@@ -353,11 +413,12 @@ func (d *idatReader) Read(p []byte) (int, error) {
 		}
 		d.started = true
 		var head [8]byte
-		if _, err := io.ReadFull(d.r, head[:]); err != nil {
-			return 0, err
-		}
-		if string(head[4:]) != "IDAT" {
+		_, err := io.ReadFull(d.r, head[:])
+		if errors.Is(err, io.ErrUnexpectedEOF) || err == nil && string(head[4:]) != "IDAT" {
 			return 0, io.EOF
+		}
+		if err != nil {
+			return 0, err
 		}
 		d.left = int64(binary.BigEndian.Uint32(head[:]))
 	}
