@@ -26,7 +26,7 @@ def samples(width: int, height: int, depth: int, color: int) -> list[list[list[i
     mode = {GREY: "L", RGB: "RGB", PALETTE: "L", GREY_ALPHA: "LA", RGBA: "RGBA"}[color]
     image, most = draw(width, height, mode), 2**depth - 1
     pixels = [p if isinstance(p, tuple) else (p,) for p in image.getdata()]
-    scaled = [[v * most // 255 if depth <= 8 else v * 256 + 77 for v in p] for p in pixels]
+    scaled = [[(v * most + 127) // 255 if depth <= 8 else v * 256 + 77 for v in p] for p in pixels]
     return [scaled[y * width : (y + 1) * width] for y in range(height)]
 
 

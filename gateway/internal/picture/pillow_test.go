@@ -259,9 +259,6 @@ var pillowDifferences = []struct {
 	{"PNG: one transparent colour in a grey picture of 2, 4 or 16 bits or an RGB one of 16, which Pillow does not find", pixels, "", []string{
 		"png_color0_depth2_keyed*", "png_color0_depth4_keyed*", "png_color0_depth16_keyed*", "png_color2_depth16_keyed*",
 	}},
-	{"PNG: data that are cut off behind the pixels, if their last byte holds more than a row", opened, "png_color0_depth1", []string{
-		"png_color0_depth1_file_without_5", "png_color0_depth1_zlib_without_5", "png_color0_depth1_zlib_split_without_5",
-	}},
 	{"PNG: data that are cut off behind the pixels, if their last byte holds more than a row", opened, withoutLastWord, []string{
 		"png_large_color2_depth8_black_without5", "png_large_color3_depth4_black_without5", "png_large_color0_depth1_black_without5", "png_large_color2_depth8_interlaced_black_without5", "png_large_color0_depth8_black_without4", "png_large_color0_depth1_without5",
 	}},

@@ -232,6 +232,9 @@ func (p *pngFile) normalise() {
 		p.transparency = p.transparency[:min(len(p.transparency), len(whole)/3)]
 	case len(p.transparency) >= key:
 		p.palette, p.transparency = nil, p.transparency[:key]
+		if p.colorType() == pngGrey && p.depth() == 1 && binary.BigEndian.Uint16(p.transparency) > 1 {
+			p.transparency = []byte{0, 1} // to Pillow all but 0 is white
+		}
 	default:
 		p.palette, p.transparency = nil, nil
 	}
