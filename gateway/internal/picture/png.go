@@ -357,7 +357,7 @@ func (p *pixelReader) Read(b []byte) (int, error) {
 	n, err := p.zlib.Read(b)
 	p.read += int64(n)
 	missing := p.size - p.read
-	if !errors.Is(err, io.ErrUnexpectedEOF) || missing == 0 || missing > maxHeldBack {
+	if !errors.Is(err, io.ErrUnexpectedEOF) || missing <= 0 || missing > maxHeldBack {
 		return n, err
 	}
 	rest, err := p.rest(int(missing))
