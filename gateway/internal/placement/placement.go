@@ -185,7 +185,7 @@ func (p *Placer) inSentence(prompt string, images int) (Placed, bool) {
 		out.WriteString(p.render(prompt, one, shares[i], images, i == 0 && strings.TrimSpace(prompt[:one.start]) == ""))
 		end = one.end
 		several := shares[i] > 1 || i == last && left > 0
-		if one.verb > 0 && (one.asker != "" || !several) {
+		if one.verb > 0 && (one.asker != "" || one.auxiliary != "" || !several) {
 			end = one.verb
 		}
 		if i == last && left > 0 {
@@ -193,6 +193,9 @@ func (p *Placer) inSentence(prompt string, images int) (Placed, bool) {
 				return Placed{}, false
 			}
 			out.WriteString(" and " + repeat(p.marked("a person", "person"), left))
+		}
+		if one.auxiliary != "" && end == one.verb {
+			out.WriteString(" " + one.auxiliary)
 		}
 		if one.copula && end == one.verb {
 			if several {
@@ -249,11 +252,20 @@ func (p *Placer) render(prompt string, one person, n, images int, first bool) st
 		before := prompt[one.start:one.head]
 		switch strings.ToLower(strings.TrimSpace(before)) {
 		case "", "a", "an":
+			if one.attached {
+				return like(head, known, false) + " " + tokenizer.Marker
+			}
 			return like(phrase, article(known)+" "+known, true) + " " + tokenizer.Marker
 		}
 		return before + like(head, known, false) + " " + tokenizer.Marker
 	case name:
+		if one.text != "" {
+			phrase = one.text
+		}
 		if known := p.known(one); !p.knowsAll(phrase) {
+			if one.attached {
+				return known + " " + tokenizer.Marker
+			}
 			return like(phrase, article(known)+" "+known, first) + " " + tokenizer.Marker
 		}
 		return phrase + " " + tokenizer.Marker

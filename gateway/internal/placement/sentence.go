@@ -90,6 +90,10 @@ type person struct {
 	asker      string // the pronoun me for I, me and myself; you
 	verb       int    // end of the am, are or contraction after a pronoun, with which its noun may not agree; 0 without
 	copula     bool   // that cannot be left out, as in "she's a queen"
+	auxiliary  string // the word of a contraction that cannot be left out, as in "she'll wave"
+	attached   bool   // words before the phrase belong to it, as in "the president's wife": no article
+	collective bool   // the word is one for many: a crowd, a team
+	text       string // the phrase as it would be in full, as in "Mr. [Smith] and Mrs. Smith"; "" for itself
 }
 
 // parser finds the people of a sentence.
@@ -100,12 +104,15 @@ type parser struct {
 	found    []person
 	used     int  // words before this one belong to somebody already
 	negated  bool // the last person was
+	guise    bool // the last person was what another looks like
+	credited bool // the last name was an artist's
 }
 
 // people finds whom a sentence names, in its order.
 func (l *lexicon) people(sentence string) []person {
 	sentence = weights.ReplaceAllStringFunc(sentence, func(s string) string { return strings.Repeat(",", len(s)) })
 	p := &parser{lexicon: l, sentence: sentence, words: wordsOf(sentence)}
+	p.markOwners()
 	for i := 0; i < len(p.words); {
 		next := p.personAt(i)
 		if next > i {
@@ -114,6 +121,29 @@ func (l *lexicon) people(sentence string) []person {
 			continue
 		}
 		i++
+	}
+	return p.withoutRole()
+}
+
+// markOwners finds the possessives of words in s, as in "the boys' room".
+func (p *parser) markOwners() {
+	for i := range max(0, len(p.words)-1) {
+		w, next := &p.words[i], &p.words[i+1]
+		gap, isApostrophe := strings.CutPrefix(p.sentence[w.end:next.start], "'")
+		if !isApostrophe {
+			gap, isApostrophe = strings.CutPrefix(gap, "’")
+		}
+		if isApostrophe && gap != "" && strings.TrimSpace(gap) == "" && strings.HasSuffix(w.low, "s") && !p.is("function words", next.low) &&
+			(p.isPerson(w.low) || p.is("groups", w.low) || p.isName(i)) {
+			w.suffix, w.suffixEnd, next.joined = "s", next.start-len(gap), true
+		}
+	}
+}
+
+// withoutRole is the people found, without whoever draws: "You are an artist. Draw a woman."
+func (p *parser) withoutRole() []person {
+	if len(p.found) > 1 && p.found[0].asker == "you" && p.found[0].copula && strings.ContainsAny(p.sentence[p.found[0].end:p.found[1].start], ".!;:\n") {
+		return p.found[1:]
 	}
 	return p.found
 }
@@ -152,7 +182,12 @@ func (p *parser) personAt(i int) int {
 		}
 		return p.add(found, i, i+1)
 	}
-	if number := p.number(w.low); number > 0 || w.low == "all" {
+	if couple, next := p.couple(i); next > i {
+		return p.add(couple, i, next)
+	}
+	share, isShare := p.sections["shares"][w.low] // one of my friends
+	if number := p.number(w.low); number > 0 || isShare {
+		number = max(number, share)
 		if next := p.low(i + 2); p.low(i+1) == "of" && (next == "them" || next == "us" || next == "you") {
 			start := i
 			for start > p.used && (p.before(start) == "the" || p.before(start) == "all") {
@@ -161,15 +196,15 @@ func (p *parser) personAt(i int) int {
 			return p.add(person{kind: group, plural: true, start: p.words[start].start, end: p.words[i+2].end, head: w.start, noun: "person", size: number}, start, i+3)
 		}
 	}
-	if number := p.number(w.low); number > 1 && p.low(i+1) == "of" { // two of my friends
-		if next := p.groupOf(i, number); next > i {
+	if number := p.number(w.low); (number > 1 || isShare) && p.low(i+1) == "of" { // two of my friends
+		if next := p.groupOf(i, max(number, share)); next > i {
 			return next
 		}
 	} else if number > 1 && w.low == "both" && p.ends(i+1) {
 		return p.add(person{kind: group, plural: true, start: w.start, end: w.end, head: w.start, noun: "person", size: number}, i, i+1)
-	} else if number > 1 && p.ends(i+1) { // these two
-		switch p.before(i) {
-		case "the", "these", "those", "all":
+	} else if number > 1 && p.ends(i+1) { // these two, but not the 7 on a shirt
+		switch before := p.before(i); {
+		case before == "these", before == "those", (before == "the" || before == "all") && !isDigits(w.low):
 			return p.add(person{kind: group, plural: true, start: p.words[i-1].start, end: w.end, head: w.start, noun: "person", size: number}, i-1, i+1)
 		}
 	}
@@ -177,10 +212,18 @@ func (p *parser) personAt(i int) int {
 	if p.is("crowds", w.low) {
 		size, isGroup = crowd, true
 	}
+	if one, ok := strings.CutSuffix(w.low, "s"); ok && !isGroup && p.is("groups", one) { // two couples
+		size, isGroup = p.sections["groups"][one], true
+		if number := p.number(p.before(i)); number > 0 && p.low(i+1) != "of" {
+			size *= number
+		} else {
+			size = 0
+		}
+	}
 	singular, isPlural := p.plurals[w.low]
 	sex, isNoun := p.nouns[w.low]
 	switch {
-	case isGroup && p.low(i+1) == "of":
+	case (isGroup || p.is("collectives", w.low)) && p.low(i+1) == "of":
 		return p.groupOf(i, size)
 	case isGroup && (w.low == "many" || w.low == "countless" || p.is("things", p.low(i+1)) || p.isPerson(p.low(i+1))):
 		return i
@@ -188,7 +231,7 @@ func (p *parser) personAt(i int) int {
 		if !isPlural {
 			singular = "person"
 		}
-		return p.phrase(i, person{kind: group, noun: singular, gender: p.nouns[singular], size: size, ownerless: !isPlural})
+		return p.phrase(i, person{kind: group, noun: singular, gender: p.nouns[singular], size: size, ownerless: !isPlural, collective: !isPlural})
 	case (isPlural || isNoun) && w.suffix == "" && p.isPerson(p.low(i+1)):
 		return i // a woman doctor
 	case isNoun && w.capital() && w.suffix == "" && p.is("names", p.low(i+1)) && p.words[i+1].capital(): // Queen Elizabeth
@@ -198,7 +241,7 @@ func (p *parser) personAt(i int) int {
 		return p.phrase(i, person{kind: group, noun: singular, gender: p.nouns[singular]})
 	case isNoun:
 		return p.phrase(i, person{kind: noun, noun: w.low, gender: sex})
-	case p.isName(i) || p.namedWith(i):
+	case (p.isName(i) || p.namedWith(i)) && !p.isNamedThing(i):
 		return p.name(i)
 	}
 	return p.pronounAt(i)
@@ -242,6 +285,9 @@ func (p *parser) groupOf(i, size int) int {
 		singular, ownerless = "person", true
 	}
 	start, _, _, owner := p.premodifiers(i)
+	if p.attached(start) && p.words[start-1].suffix != "" {
+		return i // the boys' team of doctors
+	}
 	var adjectives []string
 	for _, w := range p.words[i+2 : head] {
 		switch {
@@ -254,6 +300,7 @@ func (p *parser) groupOf(i, size int) int {
 	return p.add(person{
 		kind: group, start: p.words[start].start, end: p.words[head].end, head: p.words[i].start, noun: singular, gender: p.nouns[singular],
 		size: size, owner: owner, adjectives: strings.Join(adjectives, " "), possessive: p.words[head].suffix == "s", ownerless: ownerless,
+		collective: p.is("groups", p.words[i].low) || p.is("crowds", p.words[i].low) || p.is("collectives", p.words[i].low),
 	}, start, head+1)
 }
 
@@ -263,15 +310,54 @@ func (p *parser) phrase(i int, found person) int {
 	start, number, adjectives, own := p.premodifiers(i)
 	found.start, found.head, found.end = p.words[start].start, w.start, w.end
 	found.possessive = w.suffix == "s"
+	found.attached = p.attached(start)
 	if number != 0 {
+		if first := p.words[start].low; found.kind == noun && (first == "a" || first == "an") {
+			return i // a two man tent
+		}
+		if found.kind == noun || found.size <= 0 {
+			found.size = number
+		}
 		found.kind = group // two woman, as some write
-		found.size = number
 	}
-	if found.kind == group {
-		found.adjectives, found.owner = adjectives, own
-		found.possessive = found.possessive || w.suffix != ""
+	if found.kind != group {
+		return p.add(found, start, i+1)
+	}
+	found.adjectives, found.owner = adjectives, own
+	found.possessive = found.possessive || w.suffix != ""
+	if found.attached && p.words[start-1].suffix != "" { // Alice's friends
+		if n := len(p.found); found.collective || n == 0 || !p.found[n-1].possessive || p.used != start {
+			return i
+		}
+		owner := p.found[len(p.found)-1]
+		p.found = p.found[:len(p.found)-1]
+		found.start, found.owner = owner.start, p.sentence[owner.start:p.words[start-1].suffixEnd]
 	}
 	return p.add(found, start, i+1)
+}
+
+// attached tells that the words before word i belong to the same phrase, though they are none of its adjectives.
+func (p *parser) attached(i int) bool {
+	if i == 0 || !p.words[i].joined {
+		return false
+	}
+	w := p.words[i-1]
+	return w.suffix == "s" || p.is("determiners", w.low) ||
+		i > p.used && !p.is("function words", w.low) && w.suffix == "" && p.number(w.low) == 0 && !p.is("crowds", w.low) && !strings.HasSuffix(w.low, "ing")
+}
+
+// measures tells a number that counts no heads but years, feet or wars, as in "a 25 year old woman" and "six foot four".
+func (p *parser) measures(i int) bool {
+	return p.isUnit(p.low(i+1)) || p.isUnit(p.before(i)) || p.is("labels", p.before(i))
+}
+
+func (p *parser) isUnit(low string) bool {
+	low, _, _ = strings.Cut(low, "-") // year-old
+	return p.is("units", low)
+}
+
+func isDigits(low string) bool {
+	return strings.TrimFunc(low, unicode.IsDigit) == ""
 }
 
 // premodifiers are what belongs to the noun at word i before it: the first word of it, the number that it says,
@@ -279,15 +365,20 @@ func (p *parser) phrase(i int, found person) int {
 func (p *parser) premodifiers(i int) (start, number int, adjectives, owner string) {
 	const most = 3 // adjectives
 	start = i
-	for start > p.used && p.words[start].joined && i-start < most {
+	for count := 0; start > p.used && p.words[start].joined; start-- {
 		w := p.words[start-1]
-		if w.suffix != "" || p.is("determiners", w.low) || p.is("function words", w.low) || p.number(w.low) > 0 || p.is("crowds", w.low) || strings.HasSuffix(w.low, "ing") && !p.determined(start-1) {
+		number := p.number(w.low) > 0
+		measured := number && p.measures(start-1) && start < i || p.isUnit(w.low) || p.is("dimensions", w.low)
+		if w.suffix != "" || p.is("determiners", w.low) || p.is("function words", w.low) || number && !measured || p.is("crowds", w.low) || strings.HasSuffix(w.low, "ing") && !p.determined(start-1) {
 			break
 		}
-		start--
-	}
-	if i-start == most && start > p.used && p.words[start].joined && !p.is("determiners", p.before(start)) && p.number(p.before(start)) == 0 {
-		start = i // too long to be adjectives
+		if count == most {
+			start = i // too long to be adjectives
+			break
+		}
+		if !measured {
+			count++
+		}
 	}
 	var said []string
 	for _, w := range p.words[start:i] {
@@ -322,8 +413,9 @@ func (p *parser) determined(i int) bool {
 
 // add takes a person whose phrase has the words from first up to next, unless the sentence says that nobody is there.
 func (p *parser) add(found person, first, next int) int {
-	switch p.before(first) {
-	case "no", "without", "not", "never", "except", "minus":
+	before := p.before(first)
+	switch before {
+	case "no", "without", "not", "never", "except", "minus", "neither":
 		p.negated = true
 		return next
 	case "or", "nor":
@@ -332,8 +424,67 @@ func (p *parser) add(found person, first, next int) int {
 		}
 	}
 	p.negated = false
+	if low := p.words[first].low; low == "none" || low == "neither" {
+		p.negated = true
+		return next
+	}
+	if p.guise = p.isGuise(first); p.guise || p.isPredicate(first) || found.collective && p.isWhere(first) {
+		return next
+	}
+	if p.credited = p.isCredited(found, first); p.credited {
+		return next
+	}
 	p.found = append(p.found, found)
 	return next
+}
+
+// isGuise tells what somebody is shown as, as in "make her look like a queen": it is no second person.
+func (p *parser) isGuise(first int) bool {
+	further := p.before(first - 1)
+	switch p.before(first) {
+	case "as":
+		return further != "well" && further != "such"
+	case "like":
+		return !p.is("wishing", further) && (first < 2 || p.words[first-2].suffix != "d") && further != "i"
+	case "into":
+		return slices.ContainsFunc(p.words[max(0, first-6):first], func(w word) bool { return p.is("turning", w.low) })
+	case "and", "or":
+		low := p.words[first].low
+		return p.guise && p.used == first-1 && (!p.is("determiners", low) || low == "a" || low == "an")
+	}
+	return false
+}
+
+// isPredicate tells what the person before is, as in "she is a queen".
+func (p *parser) isPredicate(first int) bool {
+	if len(p.found) == 0 || !p.words[first].joined {
+		return false
+	}
+	if p.used == first {
+		return p.found[len(p.found)-1].verb > 0
+	}
+	return p.used == first-1 && p.words[first-1].joined && p.is("copulas", p.words[first-1].low)
+}
+
+// isWhere tells the many among whom somebody is, as in "a woman in a crowd".
+func (p *parser) isWhere(first int) bool {
+	before := p.before(first)
+	return p.is("among", before) || before == "of" && p.is("middles", p.before(first-1))
+}
+
+// isCredited tells the artist of a style, as in "art by Alex" and "in the style of Leonardo", and those in a row with one.
+func (p *parser) isCredited(found person, first int) bool {
+	switch p.before(first) {
+	case "by":
+		if further := p.before(first - 1); further == "" || p.is("works", further) {
+			return found.kind == name || further != ""
+		}
+	case "of":
+		if p.is("styles", p.before(first-1)) {
+			return true
+		}
+	}
+	return p.credited && found.kind == name && !strings.ContainsAny(p.sentence[p.words[p.used-1].end:found.start], ".;\n")
 }
 
 // name adds a given name, with the family name behind it.
@@ -345,14 +496,66 @@ func (p *parser) name(i int) int {
 	if p.is("naming", p.before(i)) {
 		return i + 1 // a man called Peter
 	}
+	start, last := i, p.lastOfName(i)
+	found := person{kind: name, noun: "person"}
+	for start > p.used && p.words[start].joined && p.words[start-1].capital() && w.capital() && p.words[start-1].suffix == "" &&
+		!p.is("function words", p.before(start)) && !p.isPerson(p.before(start)) {
+		start--
+	}
+	if t := start - 1; t >= p.used && p.isTitle(t) {
+		start = t
+	}
+	found.gender = gender(p.sections["titles"][p.words[start].low])
+	found.start, found.head, found.end = p.words[start].start, w.start, p.words[last].end
+	found.attached = p.attached(start)
+	found.possessive = p.words[last].suffix == "s" && p.low(last+1) != "" && !p.verbal(last+1)
+	return p.add(found, start, last+1)
+}
+
+// lastOfName is the last word of the name that begins with word i.
+func (p *parser) lastOfName(i int) int {
+	const most = 3
 	last := i
-	if next := i + 1; w.suffix == "" && w.capital() && p.low(next) != "" && p.words[next].capital() && !p.is("function words", p.low(next)) && !p.isPerson(p.low(next)) &&
-		(p.low(next+1) == "" || !p.words[next+1].capital()) {
+	for next := i + 1; p.words[last].suffix == "" && p.low(next) != "" && !p.is("function words", p.low(next)) && !p.isPerson(p.low(next)) &&
+		(p.isName(next) || p.words[i].capital() && p.words[next].capital()); next++ {
+		if next-i == most {
+			return i // Every Word Has A Capital
+		}
 		last = next
 	}
-	return p.add(person{
-		kind: name, start: w.start, head: w.start, end: p.words[last].end, noun: "person", possessive: p.words[last].suffix == "s" && p.low(last+1) != "" && !p.verbal(last+1),
-	}, i, last+1)
+	return last
+}
+
+// isTitle tells a title before a name, with or without a full stop.
+func (p *parser) isTitle(i int) bool {
+	return i+1 < len(p.words) && p.is("titles", p.words[i].low) && p.words[i].suffix == "" &&
+		slices.Contains([]string{" ", ". ", "."}, p.sentence[p.words[i].end:p.words[i+1].start])
+}
+
+// couple is the first of those who share a family name, as in "Mr. and Mrs. Smith".
+func (p *parser) couple(i int) (first person, next int) {
+	if i+3 >= len(p.words) || !p.is("titles", p.words[i].low) || p.words[i+1].low != "and" || !p.isTitle(i+2) || !p.words[i+3].capital() {
+		return person{}, i
+	}
+	w := p.words[i]
+	first = person{kind: name, noun: "person", gender: gender(p.sections["titles"][w.low]), start: w.start, head: w.start, end: w.end}
+	if strings.HasPrefix(p.sentence[w.end:], ".") {
+		first.end++
+	}
+	first.text = p.sentence[w.start:first.end] + " " + p.sentence[p.words[i+3].start:p.words[p.lastOfName(i+3)].end]
+	return first, i + 1
+}
+
+// isNamedThing tells a name that is not somebody's, as in "San Antonio", "a Jack Russell" and "jean jacket".
+func (p *parser) isNamedThing(i int) bool {
+	if p.is("named things", p.low(p.lastOfName(i)+1)) {
+		return true
+	}
+	if i > 0 && p.is("places", p.words[i-1].low) && strings.Trim(p.sentence[p.words[i-1].end:p.words[i].start], ". ") == "" {
+		return true
+	}
+	start, number, _, _ := p.premodifiers(i)
+	return p.is("determiners", p.words[start].low) && !owns(p.words[start].low) || number != 0
 }
 
 // isName tells given names that are known.
@@ -370,7 +573,7 @@ func (p *parser) namedWith(i int) bool {
 	if !w.capital() || p.is("function words", w.low) {
 		return false
 	}
-	if p.is("titles", p.before(i)) || i > 0 && p.is("titles", p.words[i-1].low) && p.sentence[p.words[i-1].end:w.start] == ". " {
+	if i > 0 && p.isTitle(i-1) {
 		return true
 	}
 	joint := func(from, to int) bool {
@@ -460,6 +663,12 @@ func (p *parser) pronounAt(i int) int {
 		return p.add(found, i, next+1)
 	}
 	switch {
+	case w.suffix == "ll":
+		found.verb, found.auxiliary = w.suffixEnd, "will"
+	case w.suffix == "d":
+		found.verb, found.auxiliary = w.suffixEnd, "would"
+	case w.suffix == "ve":
+		found.verb = w.suffixEnd
 	case w.suffix == "s" || w.suffix == "m" || w.suffix == "re":
 		found.end, found.verb = w.suffixEnd, w.suffixEnd
 	case (found.asker != "" || found.plural) && (p.low(next) == "am" || p.low(next) == "are"):
