@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"slices"
@@ -73,7 +74,7 @@ func TestPrepareRefuses(t *testing.T) {
 		"more images":            {Params{Prompt: one}, 2, "prompt", "2"},
 		"more markers":           {Params{Prompt: "a man <|image|> and a woman <|image|>"}, 1, "prompt", "2"},
 		"five subjects":          {Params{Prompt: one}, 5, "image", "5 images, but this family takes at most 4 subjects"},
-		"marker beyond the cut":  {Params{Prompt: strings.Repeat("snow ", 80) + "and a woman <|image|>"}, 1, "prompt", "lies beyond the 77 tokens"},
+		"marker beyond the cut":  {Params{Prompt: strings.Repeat("snow ", 80) + "and a woman <|image|>"}, 1, "prompt", "marker 1 (<|image|>) lies beyond the 77 tokens"},
 		"marker in the negative": {Params{Prompt: one, NegativePrompt: "a man <|image|>"}, 1, "negative_prompt", "subjects belong in prompt"},
 		"n":                      {Params{Prompt: one, N: 11}, 1, "n", "n must be an integer from 1 to 10, not 11"},
 		"previews":               {Params{Prompt: one, Previews: 4}, 1, "partial_images", "partial_images must be an integer from 0 to 3, not 4"},
@@ -256,12 +257,15 @@ func TestPrepareWarnsOfACut(t *testing.T) {
 	f := mini(t)
 	f.Vocabulary = nil
 	p := pipelineOf(t, f, unreachable{}, 0)
-	long := "a woman <|image|> " + strings.Repeat("very happy ", 50) + "zebra"
+	// start of text, a, woman, 72 words are 75 tokens; two more fit, one of which is the end of text.
+	long := "a woman <|image|> " + strings.Repeat("very happy ", 36) + "tiny WÖRD 15, " + strings.Repeat("zebra ", 2000)
 	r, err := p.Prepare(t.Context(), Params{Prompt: long, NegativePrompt: long[len("a woman <|image|> "):]}, subjects(1))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Warnings) != 2 || r.Warnings[0].Param != "prompt" || !strings.Contains(r.Warnings[0].Message, "zebra") || r.Warnings[1].Param != "negative_prompt" {
+	// As it was written, and no more than 60 characters of it.
+	const cut = `this part was cut: "WÖRD 15, zebra zebra zebra zebra zebra zebra zebra zebra zeb…"`
+	if len(r.Warnings) != 2 || r.Warnings[0].Param != "prompt" || !strings.HasSuffix(r.Warnings[0].Message, cut) || r.Warnings[1].Param != "negative_prompt" {
 		t.Errorf("warnings %+v, want one on prompt and one on negative_prompt that show what was cut", r.Warnings)
 	}
 }
@@ -336,6 +340,26 @@ func TestPrepareWarnsOfUnknownWords(t *testing.T) {
 		}
 		if len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0].Message, "cut") {
 			t.Errorf("warnings %+v, want that of the cut alone", r.Warnings)
+		}
+	})
+
+	t.Run("many", func(t *testing.T) {
+		var prompt strings.Builder
+		for i := range 30 {
+			fmt.Fprintf(&prompt, "q%c ", 'a'+i%26)
+			fmt.Fprintf(&prompt, "z%c ", 'a'+i%26)
+		}
+		r, err := p.Prepare(t.Context(), Params{Prompt: prompt.String(), NegativePrompt: strings.Repeat("q", 18<<10)}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range r.Warnings {
+			if len(w.Message) > 500 {
+				t.Errorf("a warning of %d bytes, want 500 at most: %.100s…", len(w.Message), w.Message)
+			}
+		}
+		if !slices.ContainsFunc(r.Warnings, func(w Warning) bool { return strings.Contains(w.Message, `"zj", and `) }) {
+			t.Errorf("warnings %+v, want one with twenty words and how many more there are", r.Warnings)
 		}
 	})
 

@@ -74,7 +74,7 @@ func (p *Pipeline) ReadPrompt(prompt, negative string, subjects int) (*Reading, 
 	}{{"prompt", r.Prompt}, {"negative_prompt", r.Negative}} {
 		if t.Truncated() {
 			r.Warnings = append(r.Warnings, Warning{t.param, fmt.Sprintf("the %s is longer than the %d tokens that the text encoder reads; this part was cut: %q",
-				strings.ReplaceAll(t.param, "_", " "), tokenizer.Length, t.tokens.TruncatedText)})
+				strings.ReplaceAll(t.param, "_", " "), tokenizer.Length, excerpt(strings.TrimSpace(t.Text.Text[t.Cut:])))})
 		}
 	}
 	for _, t := range []struct {
@@ -86,6 +86,15 @@ func (p *Pipeline) ReadPrompt(prompt, negative string, subjects int) (*Reading, 
 		}
 	}
 	return r, nil
+}
+
+// excerpt is the beginning of a text, short enough for a warning.
+func excerpt(text string) string {
+	const most = 60 // characters
+	if r := []rune(text); len(r) > most {
+		return string(r[:most]) + "…"
+	}
+	return text
 }
 
 // subjectsOf finds the markers of a prompt, and the words before them.

@@ -49,11 +49,15 @@ func (p *Pipeline) unknownWords(prompt string, cut int) []tokenizer.Word {
 // unknownWarning tells of them. Such a request is served all the same: the
 // rest of it may be enough.
 func (p *Pipeline) unknownWarning(param string, unknown []tokenizer.Word) Warning {
+	const most = 20 // words that are shown
 	var quoted []string
 	for _, word := range unknown {
-		if q := fmt.Sprintf("%q", word.Text); !slices.Contains(quoted, q) {
+		if q := fmt.Sprintf("%q", excerpt(word.Text)); !slices.Contains(quoted, q) {
 			quoted = append(quoted, q)
 		}
+	}
+	if more := len(quoted) - most; more > 0 {
+		quoted = append(quoted[:most], fmt.Sprintf("and %d more", more))
 	}
 	return Warning{param, fmt.Sprintf(
 		"%s was not taught these words of the %s and cannot heed them: %s. GET /v1/models/%s lists its vocabulary, as does its pipeline.json",

@@ -43,26 +43,43 @@ func (p *Placer) person(w word) bool {
 // repair puts every marker of a prompt behind a word that can be a subject:
 //
 //   - A word before it takes it, as it is written, unless that is one that only leads to a noun ("and", "the", "with").
-//   - Inside a word it moves to the word's end; behind a whole person noun only a space was forgotten.
+//   - Inside the word for a person it moves to the word's end; elsewhere only a space was forgotten.
+//   - Behind brackets that follow a person it moves to the person: "a woman (25)".
 //   - Behind the 's of a person it moves to the person.
 //   - Behind symbols, emoji and invisible characters it moves back to the word before them, behind a comma or a full
 //     stop only if that word is a person.
 //   - Otherwise it moves on to the noun that follows ("<|image|> a young woman"), and if none does, it gets one.
-func (p *Placer) repair(prompt string) string {
+//
+// It tells whether one had to be invented. The user's own words stay as they are.
+func (p *Placer) repair(prompt string) (repaired string, invented bool) {
 	pieces := strings.Split(prompt, tokenizer.Marker)
 	var out strings.Builder
 	for i := range len(pieces) - 1 {
 		before, after, more := pieces[i], &pieces[i+1], i+2 < len(pieces)
 		last, gap := lastWord(before)
-		if r, _ := utf8.DecodeRuneInString(*after); before != "" && gap == "" && isWord(r) && !p.person(last) { // inside a word
+		next, _ := utf8.DecodeRuneInString(*after)
+		if before != "" && gap == "" && isWord(next) && !p.person(last) { // inside a word
 			rest := strings.TrimLeftFunc(*after, isWord)
-			before += (*after)[:len(*after)-len(rest)] + " "
-			*after = rest
-			last, gap = lastWord(before)
+			whole := before + (*after)[:len(*after)-len(rest)]
+			if word, _ := lastWord(whole); p.person(word) {
+				before, *after = whole+" ", rest
+				last, gap = lastWord(before)
+				next, _ = utf8.DecodeRuneInString(rest)
+			}
+		}
+		separator := ""
+		if r, _ := utf8.DecodeLastRuneInString(before); (before != "" || i > 0) && !unicode.IsSpace(r) && !opens(r) {
+			separator = " "
+		}
+		if bracket := p.bracketBehindPerson(before); bracket > 0 {
+			out.WriteString(strings.TrimRightFunc(before[:bracket], unicode.IsSpace) + " " + tokenizer.Marker + " " + strings.TrimRightFunc(before[bracket:], unicode.IsSpace))
+			if isWord(next) {
+				out.WriteString(" ")
+			}
+			continue
 		}
 		fits := bindable(last)
 		leads := fits && (p.lexicon.is("openers", last.low) || p.lexicon.is("determiners", last.low))
-		next, _ := utf8.DecodeRuneInString(*after)
 		switch {
 		case fits && last.suffix != "" && p.person(last): // the woman's
 			out.WriteString(before[:last.end] + " " + tokenizer.Marker + strings.TrimRightFunc(before[last.end:], unicode.IsSpace))
@@ -71,18 +88,16 @@ func (p *Placer) repair(prompt string) string {
 			}
 		case leads || !fits || last.suffix != "" || strings.ContainsFunc(gap, endsClause) && !p.person(last):
 			if ahead := p.nounAhead(*after, more); ahead > 0 {
-				out.WriteString(before + strings.TrimLeftFunc((*after)[:ahead], unicode.IsSpace) + " " + tokenizer.Marker)
+				out.WriteString(before + separator + strings.TrimLeftFunc((*after)[:ahead], unicode.IsSpace) + " " + tokenizer.Marker)
 				*after = (*after)[ahead:]
 				break
 			}
+			invented = true
 			noun := p.known(person{noun: "person"})
 			if !leads || strings.TrimSpace(gap) != "" || last.suffix != "" || !p.lexicon.is("determiners", last.low) {
 				noun = article(noun) + " " + noun
 			}
-			out.WriteString(before)
-			if r, _ := utf8.DecodeLastRuneInString(before); (before != "" || i > 0) && !unicode.IsSpace(r) && !opens(r) {
-				out.WriteString(" ")
-			}
+			out.WriteString(before + separator)
 			if i > 0 && strings.TrimSpace(before) == "" {
 				out.WriteString("and ")
 			}
@@ -101,7 +116,37 @@ func (p *Placer) repair(prompt string) string {
 			}
 		}
 	}
-	return out.String() + pieces[len(pieces)-1]
+	return out.String() + pieces[len(pieces)-1], invented
+}
+
+// bracketBehindPerson is where the brackets open in which a text ends, if a person comes right before them; else 0.
+func (p *Placer) bracketBehindPerson(text string) int {
+	text = strings.TrimRightFunc(text, unicode.IsSpace)
+	if !strings.HasSuffix(text, ")") && !strings.HasSuffix(text, "]") {
+		return 0
+	}
+	open := strings.LastIndexAny(text, "([")
+	if open < 0 {
+		return 0
+	}
+	if word, gap := lastWord(text[:open]); p.person(word) && word.suffix == "" && strings.TrimSpace(gap) == "" {
+		return open
+	}
+	return 0
+}
+
+// withoutMarkers is a prompt without its markers, and none of its words run together.
+func withoutMarkers(prompt string) string {
+	pieces := strings.Split(prompt, tokenizer.Marker)
+	text := pieces[0]
+	for _, piece := range pieces[1:] {
+		text = strings.TrimRightFunc(text, unicode.IsSpace)
+		if r, _ := utf8.DecodeRuneInString(piece); isWord(r) {
+			text += " "
+		}
+		text += piece
+	}
+	return strings.TrimSpace(text)
 }
 
 // lastWord is the last word of a text, and what follows it.

@@ -75,7 +75,12 @@ func (p *Placer) Place(prompt string, images int) (Placed, error) {
 		if markers != images {
 			return Placed{}, p.contradiction(markers, images, standIns > 0)
 		}
-		repaired := p.repair(marked)
+		repaired, invented := p.repair(marked)
+		if invented { // "<|image|><|image|> a woman and a man"
+			if placed, ok := p.inSentence(withoutMarkers(marked), images); ok && placed.Rung == Nouns {
+				repaired = placed.Prompt
+			}
+		}
 		placed := Placed{Prompt: repaired, Rung: Markers}
 		if repaired != marked {
 			placed.Warning = fmt.Sprintf("a marker %s belongs right after the noun of its subject; the prompt was read as %s", tokenizer.Marker, quote(repaired))

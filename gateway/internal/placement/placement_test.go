@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"errors"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"unicode"
 
 	"github.com/facediffuser/facediffuser/gateway/internal/family"
 	"github.com/facediffuser/facediffuser/gateway/internal/placement"
@@ -134,6 +136,9 @@ func holds(t *testing.T, p *placement.Placer, prompt string, images int, placed 
 	if err != nil || again.Prompt != placed.Prompt || again.Warning != "" {
 		t.Fatalf("%q became %q, and that %q (%v) with the warning %q", prompt, placed.Prompt, again.Prompt, err, again.Warning)
 	}
+	if p == anySentence() && placed.Rung != placement.Words {
+		keepsWords(t, prompt, placed)
+	}
 	tok, err := loadTokenizer()
 	if err != nil {
 		t.Fatal(err)
@@ -151,6 +156,52 @@ func holds(t *testing.T, p *placement.Placer, prompt string, images int, placed 
 		}
 		if words := tokenizer.Words(before); len(words) == 0 {
 			t.Fatalf("%q became %q: a marker without a word", prompt, placed.Prompt)
+		}
+	}
+}
+
+// keepsWords checks that a placement lost none of the user's words, ran none together and left them in their order. Only a
+// marker inside a word, as in wom<|image|>an, leaves its halves together, and img may have become a marker.
+func keepsWords(t *testing.T, prompt string, placed placement.Placed) {
+	t.Helper()
+	words := func(s string) []string {
+		s = strings.ReplaceAll(strings.ToLower(strings.ToValidUTF8(s, "\uFFFD")), tokenizer.Marker, " ")
+		return strings.FieldsFunc(s, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsNumber(r) })
+	}
+	cut := map[string]bool{}
+	pieces := strings.Split(prompt, tokenizer.Marker)
+	for i := range len(pieces) - 1 {
+		if before, after := words(pieces[i]), words(pieces[i+1]); len(before) > 0 && len(after) > 0 {
+			cut[before[len(before)-1]+after[0]] = true
+		}
+	}
+	used, own := words(placed.Prompt), words(prompt)
+	if placed.Rung == placement.Markers {
+		isStandIn := func(word string) bool { return word == placement.StandIn }
+		used, own = slices.DeleteFunc(used, isStandIn), slices.DeleteFunc(own, isStandIn)
+	}
+	for i := 0; i < len(own); i++ {
+		found := false
+		for len(used) > 0 && !found {
+			found = used[0] == own[i]
+			if i+1 < len(own) && used[0] == own[i]+own[i+1] && cut[used[0]] {
+				found = true
+				i++
+			}
+			used = used[1:]
+		}
+		if !found {
+			t.Fatalf("%q became %q (%s), which does not keep its words", prompt, placed.Prompt, placed.Rung)
+		}
+	}
+}
+
+func TestWarningsAreShort(t *testing.T) {
+	for _, prompt := range []string{"a woman", "in the snow", "• a woman"} {
+		prompt = strings.ReplaceAll(prompt, "•", tokenizer.Marker) + strings.Repeat(" very happy", 1600)
+		placed, err := anySentence().Place(prompt, 1)
+		if err != nil || placed.Warning == "" || len(placed.Warning) > 500 {
+			t.Errorf("a warning of %d bytes (%v) for %.20q…, want one of 500 at most", len(placed.Warning), err, prompt)
 		}
 	}
 }

@@ -268,7 +268,7 @@ func (p *parser) tag(low string) (number int, singular string) {
 // groupOf is a couple of friends, a family of four.
 func (p *parser) groupOf(i, size int) int {
 	head := i + 2
-	for head < i+6 && p.low(head) != "" && p.plurals[p.low(head)] == "" && p.number(p.low(head)) == 0 && (!p.is("function words", p.low(head)) || p.is("determiners", p.low(head))) {
+	for head < i+6 && p.low(head) != "" && p.plurals[p.low(head)] == "" && (p.number(p.low(head)) == 0 || p.measures(head)) && (!p.is("function words", p.low(head)) || p.is("determiners", p.low(head))) {
 		head++
 	}
 	if n := p.number(p.low(head)); n > 0 {
@@ -289,11 +289,11 @@ func (p *parser) groupOf(i, size int) int {
 		return i // the boys' team of doctors
 	}
 	var adjectives []string
-	for _, w := range p.words[i+2 : head] {
+	for k, w := range p.words[i+2 : head] {
 		switch {
 		case owns(w.low):
 			owner = w.low
-		case !p.is("determiners", w.low) && p.number(w.low) == 0:
+		case !p.is("determiners", w.low) && (p.number(w.low) == 0 || p.measures(i+2+k)):
 			adjectives = append(adjectives, w.text)
 		}
 	}
@@ -368,7 +368,7 @@ func (p *parser) premodifiers(i int) (start, number int, adjectives, owner strin
 	for count := 0; start > p.used && p.words[start].joined; start-- {
 		w := p.words[start-1]
 		number := p.number(w.low) > 0
-		measured := number && p.measures(start-1) && start < i || p.isUnit(w.low) || p.is("dimensions", w.low)
+		measured := number && p.measures(start-1) || p.isUnit(w.low) || p.is("dimensions", w.low)
 		if w.suffix != "" || p.is("determiners", w.low) || p.is("function words", w.low) || number && !measured || p.is("crowds", w.low) || strings.HasSuffix(w.low, "ing") && !p.determined(start-1) {
 			break
 		}
@@ -505,7 +505,7 @@ func (p *parser) name(i int) int {
 	if t := start - 1; t >= p.used && p.isTitle(t) {
 		start = t
 	}
-	found.gender = gender(p.sections["titles"][p.words[start].low])
+	found.entitle(gender(p.sections["titles"][p.words[start].low]))
 	found.start, found.head, found.end = p.words[start].start, w.start, p.words[last].end
 	found.attached = p.attached(start)
 	found.possessive = p.words[last].suffix == "s" && p.low(last+1) != "" && !p.verbal(last+1)
@@ -538,12 +538,24 @@ func (p *parser) couple(i int) (first person, next int) {
 		return person{}, i
 	}
 	w := p.words[i]
-	first = person{kind: name, noun: "person", gender: gender(p.sections["titles"][w.low]), start: w.start, head: w.start, end: w.end}
+	first = person{kind: name, noun: "person", start: w.start, head: w.start, end: w.end}
+	first.entitle(gender(p.sections["titles"][w.low]))
 	if strings.HasPrefix(p.sentence[w.end:], ".") {
 		first.end++
 	}
 	first.text = p.sentence[w.start:first.end] + " " + p.sentence[p.words[i+3].start:p.words[p.lastOfName(i+3)].end]
 	return first, i + 1
+}
+
+// entitle makes a woman or a man of somebody whose title says so.
+func (one *person) entitle(g gender) {
+	one.gender = g
+	switch g {
+	case female:
+		one.noun = "woman"
+	case male:
+		one.noun = "man"
+	}
 }
 
 // isNamedThing tells a name that is not somebody's, as in "San Antonio", "a Jack Russell" and "jean jacket".
@@ -570,7 +582,7 @@ func (p *parser) isName(i int) bool {
 // namedWith tells a word with a capital that stands beside a name or behind a title, as in "Harry and Sally".
 func (p *parser) namedWith(i int) bool {
 	w := p.words[i]
-	if !w.capital() || p.is("function words", w.low) {
+	if !w.capital() || p.is("function words", w.low) || p.is("titles", w.low) {
 		return false
 	}
 	if i > 0 && p.isTitle(i-1) {
@@ -635,7 +647,7 @@ func (p *parser) pronounAt(i int) int {
 	case "he", "him", "himself":
 		found.gender, found.noun = male, "man"
 	case "i":
-		if w.suffix == "d" || w.suffix == "ll" || p.is("wishing", p.low(i+1)) || !w.capital() && w.suffix != "m" && p.low(i+1) != "am" && p.low(i+1) != "was" || asked("me") {
+		if w.suffix == "d" || w.suffix == "ll" || w.suffix == "ve" || p.is("wishing", p.low(i+1)) || !w.capital() && p.before(i) != "and" && w.suffix != "m" && p.low(i+1) != "am" && p.low(i+1) != "was" || asked("me") {
 			return i
 		}
 	case "me", "myself":
@@ -643,7 +655,7 @@ func (p *parser) pronounAt(i int) int {
 			return i
 		}
 	case "you", "yourself":
-		if w.suffix == "d" || w.suffix == "ll" || p.is("asking", p.before(i)) || p.is("asked", p.low(i+1)) || asked("you") {
+		if w.suffix == "d" || w.suffix == "ll" || w.suffix == "ve" || p.is("asking", p.before(i)) || p.is("asked", p.low(i+1)) || asked("you") {
 			return i
 		}
 	case "they", "them", "themselves", "we", "us", "ourselves":
@@ -668,7 +680,7 @@ func (p *parser) pronounAt(i int) int {
 	case w.suffix == "d":
 		found.verb, found.auxiliary = w.suffixEnd, "would"
 	case w.suffix == "ve":
-		found.verb = w.suffixEnd
+		found.verb, found.auxiliary = w.suffixEnd, "have"
 	case w.suffix == "s" || w.suffix == "m" || w.suffix == "re":
 		found.end, found.verb = w.suffixEnd, w.suffixEnd
 	case (found.asker != "" || found.plural) && (p.low(next) == "am" || p.low(next) == "are"):
