@@ -351,8 +351,8 @@ func TestKeptIsCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()
 		o := handler(t, f)
-		prompt := strings.Repeat("hill ", 100<<10) // 500 KiB
-		for i := range 100 {
+		prompt := strings.Repeat("🏔", 31_990) // 125 KiB: the longest that is taken
+		for i := range 300 {
 			if status, _ := o.ask(t.Context(), fmt.Sprint("k", i), fmt.Sprintf(`{"prompt": "%d %s"}`, i, prompt)); status != http.StatusOK {
 				t.Fatal(status)
 			}
@@ -360,7 +360,7 @@ func TestKeptIsCounted(t *testing.T) {
 		}
 		jobs, bytes := o.kept()
 		// At least the prompt of each; at most the budget of 32 MiB.
-		if bytes > 32<<20 || bytes < jobs*len(prompt) || jobs < 30 || jobs > 65 {
+		if bytes > 32<<20 || bytes < jobs*len(prompt) || jobs < 120 || jobs > 256 {
 			t.Errorf("%d requests of %d bytes are counted as %d", jobs, len(prompt), bytes)
 		}
 		time.Sleep(5 * time.Minute)

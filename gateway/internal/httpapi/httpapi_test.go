@@ -326,7 +326,7 @@ func TestBadJSON(t *testing.T) {
 		{"generations", `["prompt"]`, "", "invalid_body", "must be a JSON object"},
 		{"generations", ``, "", "invalid_body", "is empty"},
 		{"generations", `{}`, "prompt", "missing_required_parameter", "prompt is empty"},
-		{"generations", `{"prompt": 5}`, "prompt", "invalid_value", "must be a string, not 5"},
+		{"generations", `{"prompt": 5}`, "prompt", "invalid_value", "must be a string of at most 32000 characters, not 5"},
 		{"generations", `{"prompt": ["a", "b"]}`, "prompt", "invalid_value", `not ["a","b"]`},
 		{"generations", `{"prompt": "a", "n": "2"}`, "n", "invalid_value", `an integer from 1 to 10, not "2"`},
 		{"generations", `{"prompt": "a", "n": 1.5}`, "n", "invalid_value", "not 1.5"},
@@ -833,4 +833,40 @@ func TestIdempotentWaitersShareAJob(t *testing.T) {
 	if err != nil || !bytes.Contains(data, []byte("event: image_generation.completed")) {
 		t.Errorf("the one that stayed got %v, %.200s", err, data)
 	}
+}
+
+// TestLongTexts: what is repeated in every answer is bounded, in characters, wherever it is said.
+func TestLongTexts(t *testing.T) {
+	g := serve(t, newFake())
+	for _, path := range []string{"/v1/images/generations", "/v1/prompts/check"} {
+		for name, most := range map[string]int{"prompt": 32_000, "negative_prompt": 32_000, "user": 512, "safety_identifier": 512} {
+			if path == "/v1/prompts/check" && !strings.Contains(name, "prompt") {
+				continue
+			}
+			for _, letter := range []string{"a", "é"} {
+				fields := map[string]any{"prompt": "a hill", name: strings.Repeat(letter, most)}
+				body := func() string { return string(encode(t, fields)) }
+				if resp, data := g.json(t, path, body()); resp.StatusCode != http.StatusOK && len(body()) < 64<<10 {
+					t.Errorf("%s: %s of %d characters: %d %.200s", path, name, most, resp.StatusCode, data)
+				}
+				fields[name] = strings.Repeat(letter, most+1)
+				if len(body()) > 64<<10 && path == "/v1/prompts/check" {
+					continue // its body is bounded too
+				}
+				resp, data := g.json(t, path, body())
+				if e := isError(t, resp, data, 400, name, "invalid_value"); !strings.Contains(e.Message, fmt.Sprint(most)) {
+					t.Errorf("%s: %s", path, e.Message)
+				}
+			}
+		}
+	}
+}
+
+func encode(t *testing.T, v any) []byte {
+	t.Helper()
+	data, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }

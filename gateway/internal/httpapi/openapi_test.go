@@ -258,6 +258,9 @@ func schema(p parameters.Parameter, form bool) object {
 	if o["maximum"] != nil && p.High > math.MaxInt32 {
 		o["format"] = "int64" // generated clients take 32 bits without it
 	}
+	if p.MaxLength > 0 {
+		o["maxLength"] = float64(p.MaxLength)
+	}
 	if p.Pattern != nil {
 		o["pattern"] = p.Pattern.String()
 	}

@@ -97,7 +97,7 @@ func TestPromptChecksAreRefused(t *testing.T) {
 		{`{}`, 400, "prompt", "prompt is empty"},
 		{`{"prompt": null}`, 400, "prompt", "prompt is empty"},
 		{`{"prompt": " "}`, 400, "prompt", `"the woman <|image|> in the snow at night"`},
-		{`{"prompt": 7}`, 400, "prompt", "prompt must be a string, not 7"},
+		{`{"prompt": 7}`, 400, "prompt", "prompt must be a string of at most 32000 characters, not 7"},
 		{`{"prompt": "a woman <|image|>"}`, 400, "prompt", "there are 0 reference images"},
 		{`{"prompt": "a woman <|image|>", "subjects": 3}`, 400, "prompt", "1 marker <|image|>, but there are 3 reference images"},
 		{`{"prompt": "` + strings.Repeat("snow ", 80) + `woman <|image|>", "subjects": 1}`, 400, "prompt", "lies beyond the 77 tokens"},

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/facediffuser/facediffuser/gateway/internal/family"
 )
@@ -34,8 +35,10 @@ const (
 
 // Bounds of what any family serves, as in the OpenAI Images API.
 const (
-	MaxPictures = 10 // n
-	MaxPreviews = 3  // partial_images
+	MaxPictures = 10     // n
+	MaxPreviews = 3      // partial_images
+	maxPrompt   = 32_000 // characters of a prompt, as for OpenAI's GPT image models
+	maxName     = 512    // model, user and safety_identifier
 )
 
 // Parameter describes one parameter of a request.
@@ -55,6 +58,9 @@ type Parameter struct {
 	// same for readers.
 	Pattern *regexp.Regexp
 	Shape   string
+	// MaxLength is the most characters (Unicode code points) of a Text; 0 where
+	// Words or Pattern bound it.
+	MaxLength int
 	// Low and High are the inclusive bounds of an Integer or a Number; infinite
 	// where there is none.
 	Low, High float64
@@ -121,9 +127,15 @@ func (p Parameter) Holds(x float64) bool {
 	return x >= p.Low && x <= p.High && !math.IsInf(x, 0)
 }
 
-// Takes says whether a text is one of the words or matches the pattern.
+// Takes says whether a text is one of the words or matches the pattern, and is
+// short enough.
 func (p Parameter) Takes(s string) bool {
-	return (len(p.Words) == 0 || slices.Contains(p.Words, s)) && (p.Pattern == nil || p.Pattern.MatchString(s))
+	return p.fits(s) && (len(p.Words) == 0 || slices.Contains(p.Words, s)) && (p.Pattern == nil || p.Pattern.MatchString(s))
+}
+
+// fits counts what JSON Schema's maxLength does.
+func (p Parameter) fits(s string) bool {
+	return p.MaxLength == 0 || len(s) <= p.MaxLength || utf8.RuneCountInString(s) <= p.MaxLength
 }
 
 // Want completes "must be …".
@@ -135,6 +147,8 @@ func (p Parameter) Want() string {
 		return List(p.Words)
 	case p.Shape != "":
 		return p.Shape
+	case p.MaxLength > 0:
+		return fmt.Sprintf("a string of at most %d characters", p.MaxLength)
 	case p.Type == Text:
 		return "a string"
 	}

@@ -14,11 +14,11 @@ var infinite = math.Inf(1)
 // then this gateway's own.
 var table = Set{
 	{
-		Name: "prompt", On: Both, Type: Text, Required: true, Recorded: true,
+		Name: "prompt", On: Both, Type: Text, MaxLength: maxPrompt, Required: true, Recorded: true,
 		Help: "the scene. `<|image|>` follows the noun of each subject, in the order of the images",
 	},
 	{
-		Name: "model", On: Both, Type: Text, Absent: "the family that is served", Recorded: true,
+		Name: "model", On: Both, Type: Text, MaxLength: maxName, Absent: "the family that is served", Recorded: true,
 		Help: "name or alias of a family, as in /v1/models",
 	},
 	{
@@ -69,16 +69,16 @@ var table = Set{
 		Help: "changes nothing: whether pictures are checked is the operator's choice, as in /v1/capabilities",
 	},
 	{
-		Name: "user", On: Both, Type: Text, Absent: "nobody",
+		Name: "user", On: Both, Type: Text, MaxLength: maxName, Absent: "nobody",
 		Help: "echoed as `safety_identifier`",
 	},
 	{
-		Name: "safety_identifier", On: Both, Type: Text, Absent: "`user`",
+		Name: "safety_identifier", On: Both, Type: Text, MaxLength: maxName, Absent: "`user`",
 		Help: "echoed",
 	},
 
 	{
-		Name: "negative_prompt", Flag: "negative-prompt", Placeholder: "text", On: Both, Type: Text, Absent: "empty", Recorded: true,
+		Name: "negative_prompt", Flag: "negative-prompt", Placeholder: "text", On: Both, Type: Text, MaxLength: maxPrompt, Absent: "empty", Recorded: true,
 		Help: "what the scene should not show: takes the place of the empty prompt in the scene model's guidance, during scene construction and fusion",
 	},
 	{
