@@ -82,15 +82,19 @@ func (s *server) identify(r *http.Request) (*keys.Principal, error) {
 }
 
 // admit refuses what cannot be served now, or not for this key, before an
-// upload is read. A request that comes again under its Idempotency-Key needs
-// no place in the queue.
+// upload is read. A request that may come again under its Idempotency-Key needs
+// no place in the queue and no quota; if it is another one after all, submit
+// asks for both.
 func (s *server) admit(c *gin.Context) {
 	p := principalOf(c)
-	if err := s.Runner.Admissible(); err != nil && !s.repeats.knows(ownedKey{p.ID(), c.GetHeader(idempotencyKey)}) {
+	enter := p.Admit
+	if s.repeats.knows(ownedKey{p.ID(), c.GetHeader(idempotencyKey)}) {
+		enter = p.AdmitRepeat
+	} else if err := s.Runner.Admissible(); err != nil {
 		s.refuse(c, err)
 		return
 	}
-	a, err := p.Admit()
+	a, err := enter()
 	tellAllowances(c, p)
 	if err != nil {
 		s.refuse(c, err)

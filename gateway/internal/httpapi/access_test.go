@@ -212,6 +212,82 @@ func TestConcurrencyLimit(t *testing.T) {
 }
 
 // TestNoAccessAcrossKeys: an Idempotency-Key leads to one's own job alone.
+func TestRepeatsNeedNoQuota(t *testing.T) {
+	r, secrets := ring(t, keys.Key{Name: "a", Limits: keys.Limits{PicturesPerDay: 2, Concurrency: 1}})
+	f := newFake()
+	gate := newGate(f)
+	g := serve(t, f, withKeys(r))
+	ask := func(key, prompt string) (*http.Response, []byte) {
+		return g.json(t, "/v1/images/generations", fmt.Sprintf(`{"prompt": %q, "n": 2, "num_inference_steps": 1}`, prompt), "Authorization", "Bearer "+secrets[0], "Idempotency-Key", key)
+	}
+	type result struct {
+		status int
+		job    string
+	}
+	results := make(chan result, 2)
+	send := func() {
+		resp, _ := ask("k", "a hill")
+		results <- result{resp.StatusCode, resp.Header.Get("X-Facediffuser-Job-Id")}
+	}
+	go send()
+	<-gate.arrived
+	go send() // in parallel, though the key has one place
+	gate.pass <- struct{}{}
+	<-gate.arrived
+	gate.pass <- struct{}{}
+	first, second := <-results, <-results
+	if first.status != 200 || first != second {
+		t.Errorf("in parallel: %v and %v", first, second)
+	}
+	resp, data := ask("k", "a hill")
+	if resp.StatusCode != 200 || resp.Header.Get("X-Facediffuser-Job-Id") != first.job {
+		t.Errorf("the repeat: %d %s", resp.StatusCode, data)
+	}
+	resp, data = ask("k", "a lake")
+	isError(t, resp, data, 422, "Idempotency-Key", "idempotency_key_reused")
+	resp, data = ask("other", "a hill")
+	isError(t, resp, data, 429, "", "insufficient_quota")
+}
+
+// TestLeavingGivesBack: pictures that were not begun when the client left do not count.
+func TestLeavingGivesBack(t *testing.T) {
+	r, secrets := ring(t, keys.Key{Name: "a", Limits: keys.Limits{PicturesPerDay: 5}})
+	f := newFake()
+	gate := newGate(f)
+	g := serve(t, f, withKeys(r))
+	p, err := r.Find(secrets[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, g.URL+"/v1/images/generations", strings.NewReader(`{"prompt": "a hill", "n": 4}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Authorization", "Bearer "+secrets[0])
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		if resp, err := http.DefaultClient.Do(request); err == nil {
+			resp.Body.Close()
+		}
+	}()
+	<-gate.arrived
+	if left, _ := p.Pictures(); left.Remaining != 1 {
+		t.Errorf("%d are left while four are made", left.Remaining)
+	}
+	leave()
+	<-gone
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if left, _ := p.Pictures(); left.Remaining == 4 {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatalf("%d are left, want 4: one was begun", left.Remaining)
+		}
+	}
+}
+
 func TestNoAccessAcrossKeys(t *testing.T) {
 	r, secrets := ring(t, keys.Key{Name: "a"}, keys.Key{Name: "b"})
 	g := serve(t, newFake(), withKeys(r))

@@ -119,23 +119,42 @@ func (s *server) submit(c *gin.Context, r *session) (release func(), err error) 
 	}, nil
 }
 
-// start spends the key's pictures and submits the job. They are given back if
-// it then fails by no doing of the client's.
+// start spends the key's pictures and submits the job. If it fails, all are
+// given back when that is no doing of the client's, and those that were not
+// begun when the client left; the others have cost what pictures do.
 func (s *server) start(ctx context.Context, r *session, admission *keys.Admission) (*job.Job, error) {
-	if err := admission.Spend(r.request.N); err != nil {
+	n := r.request.N
+	if err := admission.Spend(n); err != nil {
 		return nil, err
 	}
 	j, err := s.Runner.Submit(ctx, r.request)
 	if err != nil {
-		admission.Refund()
+		admission.Refund(n)
 		return nil, err
 	}
 	go func() {
-		if _, err := j.Wait(context.WithoutCancel(ctx)); err != nil && answers[faultOf(err).kind].status >= 500 {
-			admission.Refund()
+		_, err := j.Wait(context.WithoutCancel(ctx))
+		switch {
+		case err == nil:
+		case answers[faultOf(err).kind].status >= 500:
+			admission.Refund(n)
+		case faultOf(err).kind == clientGone:
+			admission.Refund(n - begun(j))
 		}
 	}()
 	return j, nil
+}
+
+// begun is how many pictures of a job have left the queue.
+func begun(j *job.Job) int {
+	seen := map[int]bool{}
+	events, _ := j.Since(0)
+	for _, e := range events {
+		if e.Picture != nil {
+			seen[e.Picture.Image] = true
+		}
+	}
+	return len(seen)
 }
 
 // settle waits for a job and then keeps or forgets it.

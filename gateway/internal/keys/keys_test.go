@@ -349,6 +349,48 @@ func TestConcurrency(t *testing.T) {
 }
 
 // TestQuota: the fake clock of a bubble begins at midnight UTC, 2000-01-01.
+// TestAdmitRepeat: what may be a repeat takes no place until it spends.
+func TestAdmitRepeat(t *testing.T) {
+	p := holder(t, `{"pictures_per_day": 2, "concurrency": 1}`)
+	first, err := p.Admit()
+	if err == nil {
+		err = first.Spend(2)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	repeat, err := p.AdmitRepeat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := limitError(t, repeat.Spend(1)); got.Kind != keys.Quota {
+		t.Errorf("%+v", got)
+	}
+	first.Refund(1)
+	if got := limitError(t, repeat.Spend(1)); got.Kind != keys.Concurrency {
+		t.Errorf("%+v", got)
+	}
+	first.Done()
+	if err := repeat.Spend(1); err != nil {
+		t.Error(err)
+	}
+	repeat.Done()
+	never, err := p.AdmitRepeat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	never.Done() // without a place to give back
+	first.Refund(1)
+	last, err := p.Admit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Admit(); limitError(t, err).Kind != keys.Concurrency {
+		t.Error(err)
+	}
+	last.Done()
+}
+
 func TestQuota(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := holder(t, `{"pictures_per_day": 5}`)
@@ -366,8 +408,12 @@ func TestQuota(t *testing.T) {
 		if left, _ := p.Pictures(); left != (keys.Allowance{5, 2, time.Hour}) {
 			t.Errorf("%+v", left)
 		}
-		a.Refund()
-		a.Refund()
+		a.Refund(1)
+		if left, _ := p.Pictures(); left != (keys.Allowance{5, 3, time.Hour}) {
+			t.Errorf("after a refund of one %+v", left)
+		}
+		a.Refund(3)
+		a.Refund(3)
 		if left, _ := p.Pictures(); left != (keys.Allowance{5, 5, 0}) {
 			t.Errorf("after a refund %+v", left)
 		}
@@ -385,7 +431,7 @@ func TestQuota(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		a.Refund() // of yesterday
+		a.Refund(5) // of yesterday
 		if left, _ := p.Pictures(); left != (keys.Allowance{5, 4, 24 * time.Hour}) {
 			t.Errorf("the next day %+v", left)
 		}

@@ -94,29 +94,58 @@ func (e *LimitError) Error() string {
 // Admission is one request for pictures that its key's limits let in.
 type Admission struct {
 	p        *Principal
+	counted  bool // among the active
 	pictures int
 	day      int64
 }
 
 // Admit lets one request in, before anyone knows how many pictures it asks
 // for: one must be left. Whoever is admitted calls Done.
-func (p *Principal) Admit() (*Admission, error) {
+func (p *Principal) Admit() (*Admission, error) { return p.admit(true) }
+
+// AdmitRepeat lets a request in that may turn out to be one of before, whose
+// pictures are there: only its rate counts until it spends pictures.
+func (p *Principal) AdmitRepeat() (*Admission, error) { return p.admit(false) }
+
+func (p *Principal) admit(count bool) (*Admission, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
 	p.turn(now)
-	if limit := p.key.PicturesPerDay; limit > 0 && p.spent >= limit {
-		return nil, p.quotaError(now)
-	}
-	if limit := p.key.Concurrency; limit > 0 && p.active >= limit {
-		return nil, &LimitError{Kind: Concurrency, Limit: limit}
+	a := &Admission{p: p}
+	if count {
+		if err := a.fits(1, now); err != nil {
+			return nil, err
+		}
 	}
 	if p.rate != nil && !p.rate.AllowN(now, 1) {
 		missing := 1 - p.rate.TokensAt(now)
 		return nil, &LimitError{Kind: Rate, Limit: p.key.RequestsPerMinute, After: seconds(missing / float64(p.rate.Limit()))}
 	}
-	p.active++
-	return &Admission{p: p}, nil
+	if count {
+		a.count()
+	}
+	return a, nil
+}
+
+// fits says whether the limits have room for the admission with n more pictures; mu is held.
+func (a *Admission) fits(n int, now time.Time) error {
+	p := a.p
+	if limit := p.key.PicturesPerDay; limit > 0 && p.spent+n > limit {
+		return p.quotaError(now)
+	}
+	if limit := p.key.Concurrency; limit > 0 && !a.counted && p.active >= limit {
+		return &LimitError{Kind: Concurrency, Limit: limit}
+	}
+	return nil
+}
+
+// count makes the admission one of the active; mu is held.
+func (a *Admission) count() {
+	if !a.counted {
+		a.counted = true
+		a.p.active++
+	}
 }
 
 // Spend takes n pictures off the day's quota, or none and returns a *LimitError.
@@ -125,31 +154,34 @@ func (a *Admission) Spend(n int) error {
 	defer a.p.mu.Unlock()
 	now := time.Now()
 	a.p.turn(now)
-	if limit := a.p.key.PicturesPerDay; limit > 0 && a.p.spent+n > limit {
-		return a.p.quotaError(now)
+	if err := a.fits(n, now); err != nil {
+		return err
 	}
+	a.count()
 	a.p.spent += n
 	a.pictures += n
 	a.day = a.p.day
 	return nil
 }
 
-// Refund gives back what the admission has spent: its pictures were not made,
-// and not by the client's doing.
-func (a *Admission) Refund() {
+// Refund gives back n of the pictures that the admission has spent, at most all.
+func (a *Admission) Refund(n int) {
 	a.p.mu.Lock()
 	defer a.p.mu.Unlock()
+	n = min(n, a.pictures)
 	if a.day == a.p.day {
-		a.p.spent -= a.pictures
+		a.p.spent -= n
 	}
-	a.pictures = 0
+	a.pictures -= n
 }
 
 // Done ends the admission. It is called once.
 func (a *Admission) Done() {
 	a.p.mu.Lock()
 	defer a.p.mu.Unlock()
-	a.p.active--
+	if a.counted {
+		a.p.active--
+	}
 }
 
 const day = 24 * time.Hour
