@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -173,8 +174,14 @@ func Revoke(file, which string) (revoked Key, err error) {
 }
 
 // change rewrites a file of keys in one step: a reader sees the old list or the
-// new one, and of two writers the second waits for the first.
+// new one, and of two writers the second waits for the first. A symbolic link
+// stays one, and the file keeps its mode and, where that is permitted, its owner.
 func change(file string, edit func([]Key) ([]Key, error)) error {
+	if target, err := filepath.EvalSymlinks(file); err == nil {
+		file = target
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
 	// A lock on the folder leaves no file behind.
 	folder, err := os.Open(filepath.Dir(file))
 	if err != nil {
@@ -195,7 +202,18 @@ func change(file string, edit func([]Key) ([]Key, error)) error {
 	if err != nil {
 		return err
 	}
-	return renameio.WriteFile(file, append(text, '\n'), 0o600)
+	pending, err := renameio.NewPendingFile(file, renameio.WithPermissions(0o600))
+	if err != nil {
+		return err
+	}
+	defer pending.Cleanup()
+	if err := keepOwner(pending.File, file); err != nil {
+		return err
+	}
+	if _, err := pending.Write(append(text, '\n')); err != nil {
+		return err
+	}
+	return pending.CloseAtomicallyReplace()
 }
 
 // ParseScopes reads scopes as the command line has them.
@@ -210,4 +228,22 @@ func ParseScopes(names []string) (scopes []Scope, err error) {
 		}
 	}
 	return scopes, nil
+}
+
+// keepOwner gives a new file the owner, group and mode of the old one, where there is
+// one. Whoever may not do so becomes the owner.
+func keepOwner(f *os.File, old string) error {
+	info, err := os.Stat(old)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok {
+		if err := f.Chown(int(owner.Uid), int(owner.Gid)); err != nil && !errors.Is(err, os.ErrPermission) {
+			return err
+		}
+	}
+	return f.Chmod(info.Mode().Perm())
 }

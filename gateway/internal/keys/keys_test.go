@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -451,5 +452,54 @@ func TestAnonymous(t *testing.T) {
 	}
 	if keys.Anonymous.ID() != "" || !keys.Anonymous.May(keys.Admin) {
 		t.Error("anonymous is somebody")
+	}
+}
+
+// TestFileKeepsItsPlace: its mode, its owner, and the link that leads to it.
+func TestFileKeepsItsPlace(t *testing.T) {
+	dir := t.TempDir()
+	target, link := filepath.Join(dir, "real.json"), filepath.Join(dir, "keys.json")
+	if _, _, err := keys.Create(target, keys.Key{Name: "a", Scopes: []keys.Scope{keys.Read}}, false); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(target); err != nil || info.Mode() != 0o600 {
+		t.Fatalf("a new file: %v, %v", info.Mode(), err)
+	}
+	if err := os.Symlink("real.json", link); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(target, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	owner := uint32(os.Getuid())
+	if owner == 0 {
+		owner = 65534
+		if err := os.Chown(target, 65534, 65534); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, change := range []func() error{
+		func() error {
+			_, _, err := keys.Create(link, keys.Key{Name: "b", Scopes: []keys.Scope{keys.Read}}, false)
+			return err
+		},
+		func() error { _, err := keys.Revoke(link, "a"); return err },
+	} {
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		if to, err := os.Readlink(link); err != nil || to != "real.json" {
+			t.Errorf("the link leads to %q, %v", to, err)
+		}
+		info, err := os.Stat(target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stat, ok := info.Sys().(*syscall.Stat_t); !ok || info.Mode() != 0o640 || stat.Uid != owner {
+			t.Errorf("mode %v, owner %v", info.Mode(), stat)
+		}
+	}
+	if all, err := keys.ReadFile(target); err != nil || len(all) != 1 || all[0].Name != "b" {
+		t.Errorf("%v, %v", all, err)
 	}
 }
