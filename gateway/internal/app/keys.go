@@ -82,8 +82,8 @@ func createKeyCommand(s streams, where func() (string, error)) *cobra.Command {
 	f.IntVar(&k.RequestsPerMinute, "requests-per-minute", 0, "requests for pictures a minute (0: any number)")
 	f.IntVar(&k.Concurrency, "concurrency", 0, "requests for pictures at once (0: any number)")
 	f.IntVar(&k.PicturesPerDay, "pictures-per-day", 0, "pictures a day of UTC (0: any number)")
-	f.IntVar(&k.Weight, "weight", 1, "share of the key among keys that wait")
-	f.IntVar(&k.Priority, "priority", 0, "keys with a higher one go first")
+	f.IntVar(&k.Weight, "weight", 1, "share of the key among keys that wait (kept for a scheduler to come; changes nothing yet)")
+	f.IntVar(&k.Priority, "priority", 0, "keys with a higher one go first (kept for a scheduler to come; changes nothing yet)")
 	f.BoolVar(&first, "first", false, "do nothing if the file has a key already")
 	return c
 }
