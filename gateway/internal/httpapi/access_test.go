@@ -211,7 +211,7 @@ func TestConcurrencyLimit(t *testing.T) {
 	}
 }
 
-// TestNoAccessAcrossKeys: an Idempotency-Key leads to one's own job alone.
+// TestRepeatsNeedNoQuota: pictures that are there, or being made, are had again by a key that may have no more.
 func TestRepeatsNeedNoQuota(t *testing.T) {
 	r, secrets := ring(t, keys.Key{Name: "a", Limits: keys.Limits{PicturesPerDay: 2, Concurrency: 1}})
 	f := newFake()
@@ -288,6 +288,7 @@ func TestLeavingGivesBack(t *testing.T) {
 	}
 }
 
+// TestNoAccessAcrossKeys: an Idempotency-Key leads to one's own job alone.
 func TestNoAccessAcrossKeys(t *testing.T) {
 	r, secrets := ring(t, keys.Key{Name: "a"}, keys.Key{Name: "b"})
 	g := serve(t, newFake(), withKeys(r))
@@ -533,5 +534,24 @@ func TestAdminRoutes(t *testing.T) {
 	}
 	if status, body := ask("POST", "/drain"); status != 202 || !g.runner.Draining() {
 		t.Errorf("%d %s", status, body)
+	}
+}
+
+// TestAdminRefusesForeignPages: also what changes nothing, since it costs.
+func TestAdminRefusesForeignPages(t *testing.T) {
+	g := serve(t, newFake())
+	for _, c := range []struct {
+		header, value, path string
+		want                int
+	}{
+		{"Sec-Fetch-Site", "cross-site", "/debug/pprof/heap", 403}, {"Sec-Fetch-Site", "same-site", "/metrics", 403}, {"Origin", "http://evil.example", "/replicas", 403}, {"Origin", "null", "/replicas", 403},
+		{"Sec-Fetch-Site", "same-origin", "/replicas", 200}, {"Sec-Fetch-Site", "none", "/replicas", 200}, {"Origin", "http://localhost", "/replicas", 200}, {"Accept", "*/*", "/replicas", 200},
+		{"Accept", "*/*", "/debug/pprof/profile?seconds=61", 400}, {"Accept", "*/*", "/debug/pprof/heap?seconds=1e9", 400},
+	} {
+		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "http://localhost"+c.path, nil)
+		r.Header.Set(c.header, c.value)
+		if g.admin.ServeHTTP(w, r); w.Code != c.want {
+			t.Errorf("%s with %s: %s got %d, want %d: %s", c.path, c.header, c.value, w.Code, c.want, w.Body)
+		}
 	}
 }

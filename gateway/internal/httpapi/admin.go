@@ -3,6 +3,9 @@ package httpapi
 import (
 	"net/http"
 	"net/http/pprof"
+	"net/url"
+	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -45,15 +48,16 @@ type Replicas struct {
 type admin struct {
 	*server
 	AdminOptions
+	profiling atomic.Bool // one profile at a time
 }
 
 // NewAdmin makes the handler of the admin listener. It is for operators, tells
 // addresses and ends the service, so it has a listener of its own.
 func NewAdmin(o Options, a AdminOptions) http.Handler {
 	o.Limits, o.Keys = o.Limits.withDefaults(), a.Keys
-	s := &admin{&server{Options: o}, a}
+	s := &admin{server: &server{Options: o}, AdminOptions: a}
 	r := s.engine(a.Browser)
-	r.Use(s.allow(keys.Admin))
+	r.Use(s.ownPagesOnly, s.allow(keys.Admin))
 	s.routes(r)
 	s.startSeries(r.Routes())
 	return r
@@ -82,10 +86,38 @@ func (s *admin) drain(c *gin.Context) {
 	s.answer(c, http.StatusAccepted, gin.H{"draining": true, "waiting": !s.Runner.Idle()})
 }
 
-// profileTime bounds a profile, which takes as long as its reader says.
-const profileTime = 10 * time.Minute
+// ownPagesOnly refuses what web pages of another origin ask for, whatever the
+// method: they could not read the answer, but a profile costs time.
+func (s *admin) ownPagesOnly(c *gin.Context) {
+	site, origin := c.GetHeader("Sec-Fetch-Site"), c.GetHeader("Origin")
+	foreign := site == "cross-site" || site == "same-site"
+	if site == "" && origin != "" { // a browser that sends no Sec-Fetch-Site
+		from, err := url.Parse(origin)
+		foreign = err != nil || from.Host != c.Request.Host
+	}
+	if foreign {
+		s.refuse(c, &fault{kind: crossOrigin, message: "web pages of another origin may not use the admin listener"})
+	}
+}
+
+// A profile takes as long as its reader says, within bounds.
+const (
+	profileSeconds = 60
+	profileTime    = (profileSeconds + 30) * time.Second // with its writing
+)
 
 func (s *admin) profile(c *gin.Context) {
+	if text := c.Query("seconds"); text != "" {
+		if seconds, err := strconv.ParseFloat(text, 64); err != nil || !(seconds >= 0 && seconds <= profileSeconds) {
+			s.fail(c, invalid("seconds", "seconds must be from 0 to %d, not %s", profileSeconds, value{text: text}.short()))
+			return
+		}
+	}
+	if !s.profiling.CompareAndSwap(false, true) {
+		s.fail(c, &fault{kind: rateLimited, message: "another profile is being taken; try again when it is done", after: time.Second})
+		return
+	}
+	defer s.profiling.Store(false)
 	_ = http.NewResponseController(c.Writer).SetWriteDeadline(time.Now().Add(profileTime))
 	switch c.Param("profile") {
 	case "/cmdline": // it could tell a secret that stands on the command line
