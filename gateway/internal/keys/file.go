@@ -206,7 +206,7 @@ func change(file string, edit func([]Key) ([]Key, error)) error {
 	if err != nil {
 		return err
 	}
-	defer pending.Cleanup()
+	defer pending.Cleanup() //nolint:errcheck // gone already when all went well
 	if err := keepOwner(pending.File, file); err != nil {
 		return err
 	}
