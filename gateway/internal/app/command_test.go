@@ -232,7 +232,7 @@ func TestSubjectsAreCheckedFirst(t *testing.T) {
 	}))
 	defer gateway.Close()
 	for name, want := range map[string]string{
-		"bob.heic":  "bob.heic: HEIC",
+		"bob.heic":  "bob.heic: the file is HEIC",
 		"empty.png": "empty.png: the file is empty",
 		"text.png":  "text.png: the file is not an image",
 		"wall.png":  "wall.png: the ",
