@@ -62,6 +62,34 @@ func TestOneOddReplica(t *testing.T) {
 	}
 }
 
+// TestOddModelAmongOthers: the answers of other models on the same replica do not excuse one that gives NaN.
+func TestOddModelAmongOthers(t *testing.T) {
+	servers, pool := replicas(t, 2, tritonclient.Options{})
+	for range 1000 {
+		servers[0].Fault("add", odd(math.NaN()))
+	}
+	other := tritonclient.Request{Model: "scalar"}
+	other.Inputs = []tritonclient.Tensor{tritonclient.Float32("timestep", tritonclient.FP32, []int64{1, 1}, []float32{1})}
+	for range 200 {
+		response, err := pool.Infer(t.Context(), finiteSum())
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkSum(t, response)
+		for range 4 {
+			if _, err := pool.Infer(t.Context(), other); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if n := servers[0].Calls("add"); n < 3 || n > 10 {
+		t.Errorf("the bad model was called %d times in 200, want a few", n)
+	}
+	if n := servers[0].Calls("scalar"); n < 200 {
+		t.Errorf("its replica's good model was called %d times in 800, want about half", n)
+	}
+}
+
 // TestOddInput: what no replica has finite is the input's fault. The call fails after two answers, and nothing
 // trips, however often it is repeated.
 func TestOddInput(t *testing.T) {

@@ -83,11 +83,13 @@ func (p *Pool) Infer(ctx context.Context, request Request) (*Response, error) {
 		r.models.begin(request.Model)
 		began := time.Now()
 		err := r.conn.Invoke(ctx, inference.GRPCInferenceService_ModelInfer_FullMethodName, message, answer)
-		if !gaveUp(caller, ctx, err) {
-			r.models.note(request.Model, time.Since(began), request.Timeout, err)
-		}
+		took := time.Since(began)
+		missed := gaveUp(caller, ctx, err)
 		if err == nil {
 			response, err = answer.check(request)
+		}
+		if !missed {
+			r.models.note(request.Model, took, request.Timeout, err)
 		}
 		if err != nil {
 			release(answer.raw)

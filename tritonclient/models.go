@@ -34,6 +34,7 @@ type models struct {
 type modelState struct {
 	suspected bool
 	failures  int
+	odd       int           // answers charged in a row that were not finite
 	out       error         // of the canary for which it gets no calls
 	next      time.Time     // when one call is let through all the same
 	usual     time.Duration // what the slowest of its latest calls took
@@ -78,10 +79,29 @@ func (m *models) note(model string, took, limit time.Duration, err error) {
 	}
 }
 
+// charge counts an answer of a model that was not finite where another replica's was. A canary of
+// zeros may well be finite, so these answers alone put the model out, until a call of it is let
+// through and has a finite answer.
+func (m *models) charge(model string, odd error) {
+	m.mu.Lock()
+	s := m.state(model)
+	s.odd++
+	out := s.odd >= tripAfter
+	if out {
+		s.failures = s.odd
+		s.out, s.next = odd, time.Now().Add(halfOpenAfter)
+	}
+	told := ModelStatus{Replica: m.replica, Model: model, Failures: s.odd, Err: odd}
+	m.mu.Unlock()
+	if out {
+		m.tell(told)
+	}
+}
+
 // works ends a suspicion; it says whether the model was out.
 func (s *modelState) works() (back bool) {
 	back = s.out != nil
-	s.suspected, s.failures, s.out = false, 0, nil
+	s.suspected, s.failures, s.odd, s.out = false, 0, 0, nil
 	return back
 }
 

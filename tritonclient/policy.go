@@ -29,7 +29,9 @@ import (
 //
 // Values that are not finite count against a replica only when another one gives finite
 // values for the same input, or the same one where no other can be asked; then as a
-// BadResponse does. When the second answer is not finite either, the input is at fault: the
+// BadResponse does. Calls of other models reset that count, so tripAfter such answers in a row
+// also put the model out on that replica, but only where another replica gave the finite values: the
+// only one is never put out. When the second answer is not finite either, the input is at fault: the
 // call fails, and nothing trips, or one user's request would open every breaker.
 //
 // A breaker opens after tripAfter failures in a row. Nothing is sent to a replica

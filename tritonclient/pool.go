@@ -297,8 +297,11 @@ func (p *Pool) do(ctx context.Context, op, model string, attempt func(context.Co
 			p.observe(Call{Op: op, Model: model, Replica: r.address, Attempt: n, Duration: time.Since(began), Err: err})
 		}
 		if err == nil {
-			for _, r := range odd {
-				r.charge(last)
+			for _, o := range odd {
+				o.charge(last)
+				if o != r {
+					o.models.charge(model, last)
+				}
 			}
 			return nil
 		}
