@@ -35,11 +35,12 @@
 //
 // # After the gateway is killed
 //
-// A guard, a small process in a session of its own, waits for the end of a pipe
+// A guard, a small process in a group of its own, waits for the end of a pipe
 // that only the gateway holds, and then kills every process of the server and
 // unlinks its shared memory; they are known by a random mark in their environment.
-// It does not run the server, so nothing is lost if it dies: the server is started
-// again with another one. What a guard could not end, the next Start ends: the run
+// It does not run the server, so nothing is lost if it dies or is stopped: another one
+// takes its place. Should both end at once, the kernel's parent-death signal ends the
+// server, whose models notice unless they are busy. What a guard could not end, the next Start ends: the run
 // folder remembers mark and shared-memory prefix, and a lock that the kernel drops
 // with its owner tells a dead owner from a living one. So two gateways in one run
 // folder do not disturb each other.

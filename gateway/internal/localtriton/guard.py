@@ -1,11 +1,13 @@
 """Ends what is left of a Triton once the gateway that started it is gone.
 
 Standard input is a pipe of which the gateway holds the only other end, so that it ends with the
-gateway, however that dies. Arguments: the variable, as NAME=value, that every process of this Triton
-has in its environment, and the prefix of its files in /dev/shm.
+gateway, however that dies. Standard output gets a byte each second, by which the gateway knows that
+this process runs. Arguments: the variable, as NAME=value, that every process of this Triton has in its
+environment, and the prefix of its files in /dev/shm.
 """
 
 import os
+import select
 import signal
 import sys
 import time
@@ -30,8 +32,14 @@ def main(mark: str, prefix: str) -> None:
     # A service manager that ends a whole group says so to this process too, which must be the last.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    while os.read(0, 1):
-        pass
+    os.set_blocking(1, False)  # a gateway that is stopped reads nothing
+    while not select.select([0], [], [], 1)[0]:
+        try:
+            os.write(1, b".")
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:
+            break
     for _ in range(TRIES):
         pids = marked(os.fsencode(mark))
         if not pids:

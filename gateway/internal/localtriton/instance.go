@@ -297,6 +297,17 @@ func readProcess(pid int) (p process, ok bool) {
 	return process{state: fields[0], parent: numbers[0], group: numbers[1], used: time.Duration(numbers[2]+numbers[3]) * tick}, true
 }
 
+// closeSharedMemory keeps other users out of the regions whose names begin with prefix. The Python backend
+// (Boost.Interprocess) makes them while it loads the models, for everybody to read, whatever the umask is.
+// What comes later, reference faces among it, is put into these same regions.
+func closeSharedMemory(prefix string) error {
+	paths, err := filepath.Glob(filepath.Join(sharedMemory, prefix+"*"))
+	for _, path := range paths {
+		err = errors.Join(err, os.Chmod(path, 0o600))
+	}
+	return err
+}
+
 // removeSharedMemory unlinks the regions whose names begin with prefix.
 func removeSharedMemory(prefix string) error {
 	entries, err := os.ReadDir(sharedMemory)

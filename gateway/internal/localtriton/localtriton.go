@@ -247,6 +247,8 @@ const (
 	usualLoadTime = 10 * time.Second
 	// From the first failed call of a model to its Restart, as measured.
 	usualNotice = 3 * time.Second
+	// After a start, until clients that probe have noticed it (tritonclient).
+	usedWithin = 2 * time.Second
 )
 
 // Recovery is when the server can be expected to be ready again, given that it does not
@@ -267,6 +269,9 @@ func (s *Server) Recovery() time.Duration {
 		return max(passed-start, start/2) // late, and perhaps as late again
 	case Restarting:
 		return max(s.backoff-passed, 0) + start
+	}
+	if passed < usedWithin {
+		return usedWithin - passed
 	}
 	notice := usualNotice
 	if silence := time.Since(s.answered); silence > 2*askInterval && s.config.SilenceTimeout > 0 {

@@ -231,6 +231,22 @@ func TestConformance(t *testing.T) {
 			t.Errorf("the address is %s, want %s", server.Address(), want)
 		}
 	})
+	t.Run("SharedMemory", func(t *testing.T) {
+		// It holds the tensors of the latest calls, pictures of faces among them.
+		found := regions(t, server.instance.SharedMemory)
+		if len(found) != 7 {
+			t.Errorf("regions %v, want one of each model", found)
+		}
+		for _, path := range found {
+			info, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if mode := info.Mode().Perm(); mode != 0o600 {
+				t.Errorf("%s has the mode %v, want 0600", path, mode)
+			}
+		}
+	})
 	t.Run("Environment", func(t *testing.T) {
 		pids, err := markedProcesses(server.instance.Mark)
 		if err != nil || len(pids) != 8 {
@@ -512,20 +528,25 @@ func killedGateway(t *testing.T, runDir string, before func(mark string)) (mark,
 	return mark, prefix
 }
 
-// guardOf is the guard of the server that has mark. Of what it was called with, only the guard's own
+// guards are those of the server that has mark. Of what it was called with, only a guard's own
 // arguments name it: the others have it in their environment.
-func guardOf(t *testing.T, mark string) (pid int) {
-	t.Helper()
+func guards(mark string) (pids []int) {
 	for candidate := range processes() {
 		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", candidate))
 		if err == nil && strings.Contains(string(line), "\x00"+markVariable+"="+mark+"\x00") {
-			pid = candidate
+			pids = append(pids, candidate)
 		}
 	}
-	if pid == 0 {
-		t.Fatal("the server has no guard")
+	return pids
+}
+
+func guardOf(t *testing.T, mark string) (pid int) {
+	t.Helper()
+	pids := guards(mark)
+	if len(pids) != 1 {
+		t.Fatalf("the server has the guards %v, want one", pids)
 	}
-	return pid
+	return pids[0]
 }
 
 // TestKilledGatewayLeavesNothing: after a SIGKILL of the gateway its Triton ends by itself, without a next
@@ -544,6 +565,12 @@ func TestKilledGatewayLeavesNothing(t *testing.T) {
 		"idle":           func(*testing.T, string) {},
 		"stopped model":  stop("triton_python"),
 		"stopped server": stop("tritonserver"),
+		"stopped guard":  stopGuard,
+		"all stopped": func(t *testing.T, mark string) {
+			stop("triton_python")(t, mark)
+			stop("tritonserver")(t, mark)
+			stopGuard(t, mark)
+		},
 		"asked to end": func(t *testing.T, mark string) { // as a service manager asks every process of a group
 			if err := syscall.Kill(guardOf(t, mark), syscall.SIGTERM); err != nil {
 				t.Fatal(err)
@@ -593,17 +620,56 @@ func named(t *testing.T, mark, command string) (found []int) {
 	return found
 }
 
-// TestGuardDies: a server is never left unguarded.
-func TestGuardDies(t *testing.T) {
-	server := start(t, Config{ModelsDir: oneModel(t, t.TempDir())})
-	waitReady(t, server)
-	if err := syscall.Kill(guardOf(t, server.instance.Mark), syscall.SIGKILL); err != nil {
+func stopGuard(t *testing.T, mark string) {
+	t.Helper()
+	pid := guardOf(t, mark)
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the death to be noticed", func() bool { return server.Status().Restarts == 1 })
+	await(t, "the guard to stop", func() bool {
+		p, ok := readProcess(pid)
+		return ok && p.state == "T"
+	})
+}
+
+// TestServerDiesWithItsGateway: by the kernel, where there is no guard any more.
+func TestServerDiesWithItsGateway(t *testing.T) {
+	runDir := t.TempDir()
+	models := oneModel(t, filepath.Join(runDir, "models"))
+	var server []int
+	mark, prefix := killedGateway(t, runDir, func(mark string) {
+		server = named(t, mark, "tritonserver")
+		if err := syscall.Kill(guardOf(t, mark), syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	})
+	began := time.Now()
+	await(t, "the end of the server", func() bool { return !alive(server[0]) })
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("gone after %v", took)
+	}
+	start(t, Config{ModelsDir: models, RunDir: runDir})
+	nothingLeft(t, mark, prefix)
+}
+
+// TestGuardFails: a server is never left unguarded, and another guard costs it nothing.
+func TestGuardFails(t *testing.T) {
+	server := start(t, Config{ModelsDir: oneModel(t, t.TempDir()), SilenceTimeout: 4 * time.Second})
 	waitReady(t, server)
-	if guard := guardOf(t, server.instance.Mark); !alive(guard) {
-		t.Error("the new server has no guard")
+	before := server.Status()
+	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
+		old := guardOf(t, server.instance.Mark)
+		if err := syscall.Kill(old, signal); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "the end of the old guard", func() bool { return !alive(old) })
+		await(t, "another guard", func() bool {
+			pids := guards(server.instance.Mark)
+			return len(pids) == 1 && pids[0] != old
+		})
+	}
+	if after := server.Status(); after.PID != before.PID || after.Restarts != 0 {
+		t.Errorf("the server was disturbed: %+v", after)
 	}
 }
 
@@ -663,7 +729,8 @@ func TestRecovery(t *testing.T) {
 			{"just late", &Server{status: Status{State: Starting}, since: now.Add(-5 * time.Second), loadTime: 4 * time.Second}, 2},
 			{"waiting to start", &Server{status: Status{State: Restarting}, since: now.Add(-time.Second), backoff: 3 * time.Second, loadTime: 4 * time.Second}, 6},
 			{"a model fails", &Server{status: Status{State: Ready}, since: now.Add(-time.Hour), answered: now, backoff: 8 * time.Second, loadTime: 4 * time.Second}, 7.5},
-			{"a model fails again", &Server{status: Status{State: Ready}, since: now.Add(-time.Second), answered: now, backoff: time.Second, loadTime: 4 * time.Second}, 9},
+			{"just ready", &Server{status: Status{State: Ready}, since: now.Add(-500 * time.Millisecond), answered: now, backoff: 8 * time.Second, loadTime: 4 * time.Second}, 1.5},
+			{"a model fails again", &Server{status: Status{State: Ready}, since: now.Add(-5 * time.Second), answered: now, backoff: time.Second, loadTime: 4 * time.Second}, 9},
 			{"silent", &Server{status: Status{State: Ready}, config: Config{SilenceTimeout: 10 * time.Second}, since: now.Add(-time.Hour), answered: now.Add(-6 * time.Second), loadTime: 4 * time.Second}, 8.5},
 		} {
 			if got := c.server.Recovery().Seconds(); got != c.seconds {
@@ -751,11 +818,9 @@ func TestNextStartCleansUp(t *testing.T) {
 		if err != nil || len(pids) != 3 {
 			t.Fatalf("processes %v (%v), want the server, its model and the model's child", pids, err)
 		}
-		guard := guardOf(t, mark)
-		if err := syscall.Kill(guard, syscall.SIGSTOP); err != nil {
+		if err := syscall.Kill(guardOf(t, mark), syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { _ = syscall.Kill(guard, syscall.SIGKILL) })
 	})
 	if len(regions(t, prefix)) == 0 {
 		t.Fatal("no shared memory is left to unlink")

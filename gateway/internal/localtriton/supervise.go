@@ -151,6 +151,9 @@ func checkStub(ctx context.Context, stub string, environment []string) error {
 // supervise runs the server until it is closed or given up. The first attempt to
 // start reports on started; an error there ends supervision.
 func (s *Server) supervise(started chan<- error) {
+	// The kernel takes the end of the thread that started a process for the death of its parent.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	defer close(s.done)
 	defer s.update(func(status *Status) { status.State, status.PID = Stopped, 0 })
 	defer func() {
@@ -216,7 +219,7 @@ func (s *Server) run(started chan<- error) (ready bool, lived time.Duration, err
 		report(err)
 		return false, 0, s.startError(started, err)
 	}
-	defer guard.close()
+	defer func() { guard.close() }() // the latest
 	log.loaded = func(model string) { s.update(func(*Status) { s.loaded[model] = true }) }
 	output, input, err := os.Pipe()
 	if err != nil {
@@ -230,10 +233,16 @@ func (s *Server) run(started chan<- error) (ready bool, lived time.Duration, err
 	// the server is dead, not when the last of them has noticed.
 	command.Stdout, command.Stderr = input, input
 	command.SysProcAttr = &syscall.SysProcAttr{
-		Setpgid: true, // a group of its own: the terminal's Ctrl-C goes to the gateway alone
+		Setpgid:   true,            // a group of its own: the terminal's Ctrl-C goes to the gateway alone
+		Pdeathsig: syscall.SIGKILL, // should the guard be gone or stopped too
 	}
 	served := make(chan map[int]string, 1) // its model processes
 	log.serving = func() {
+		if err := closeSharedMemory(s.instance.SharedMemory); err != nil {
+			s.config.Logger.Error("local Triton: others may read its shared memory", "error", err)
+			_ = command.Process.Kill() // fails only when it is gone
+			return
+		}
 		ready = true
 		// Before anybody is told, so that the death of any of them is noticed from then on.
 		select {
@@ -273,7 +282,7 @@ func (s *Server) run(started chan<- error) (ready bool, lived time.Duration, err
 	}()
 	exited := make(chan error, 1)
 	go func() { exited <- command.Wait() }()
-	closed, killed := s.attend(command, guard, exited, served, log)
+	closed, killed := s.attend(command, &guard, exited, served, log)
 	// The models must be gone before their shared memory is unlinked and before a
 	// new server loads the same models beside them.
 	if _, err := killMarked(context.Background(), s.instance.Mark); err != nil {
@@ -296,13 +305,14 @@ func (s *Server) run(started chan<- error) (ready bool, lived time.Duration, err
 
 // attend waits for the end of the server, which it brings about when s is closed, and when the
 // server is of no more use:
-//   - its Restart is asked for, or its guard is gone;
+//   - its Restart is asked for;
+//   - its guard is gone, or does not answer, and no other one can be started;
 //   - the process of a model has died: this Triton goes on without it, says that the model is ready
 //     and fails every call of it after a second;
 //   - it answers nothing for Config.SilenceTimeout;
 //   - it makes no progress for Config.LoadTimeout as it loads, which was seen on a machine without a
 //     core to spare.
-func (s *Server) attend(command *exec.Cmd, g *guard, exited <-chan error, served <-chan map[int]string, log *serverLog) (closed bool, killed string) {
+func (s *Server) attend(command *exec.Cmd, g **guard, exited <-chan error, served <-chan map[int]string, log *serverLog) (closed bool, killed string) {
 	kill := func(why string) {
 		if killed == "" {
 			killed = why
@@ -316,7 +326,6 @@ func (s *Server) attend(command *exec.Cmd, g *guard, exited <-chan error, served
 	defer stop()
 	var models map[int]string
 	loading := progress{at: time.Now(), needed: time.Duration(progressShare * float64(s.config.LoadTimeout))}
-	unguarded := g.exited
 	for {
 		select {
 		case models = <-served:
@@ -325,10 +334,10 @@ func (s *Server) attend(command *exec.Cmd, g *guard, exited <-chan error, served
 			return false, killed
 		case why := <-s.restart:
 			kill(why)
-		case <-unguarded:
-			kill("its guard died")
-			unguarded = nil
 		case <-look.C:
+			if err := s.replaceGuard(g); err != nil {
+				kill("its guard is gone: " + err.Error())
+			}
 			for model, name := range models {
 				if !alive(model) {
 					kill("the process of its model " + name + " died")
@@ -351,6 +360,23 @@ func (s *Server) attend(command *exec.Cmd, g *guard, exited <-chan error, served
 			return true, ""
 		}
 	}
+}
+
+// replaceGuard starts another guard where *g is gone or has been silent for too long.
+func (s *Server) replaceGuard(g **guard) error {
+	old := *g
+	why := old.fault(s.config.SilenceTimeout)
+	if why == "" {
+		return nil
+	}
+	next, err := startGuard(s.python, s.instance)
+	if err != nil {
+		return err
+	}
+	s.config.Logger.Warn("local Triton: its guard is replaced", "reason", why)
+	*g = next
+	old.close()
+	return nil
 }
 
 // progress is that of a server which loads its models: it prints something, or uses processor time.
