@@ -66,7 +66,7 @@ func readFile(digest io.Writer, head, path string) error {
 const sums = "SHA256SUMS"
 
 // CheckWeights reads every weight file and says which of them are not what the export
-// wrote: damaged on a disk or on the way, missing, or of another export. Of a family
+// wrote: damaged on a disk or on the way, missing, of another export, or not listed. Of a family
 // without SHA256SUMS it can only say that one of them is not.
 func (f *Family) CheckWeights() error {
 	list, err := os.ReadFile(filepath.Join(f.ModelsDir(), sums))
@@ -85,12 +85,14 @@ func (f *Family) CheckWeights() error {
 		return fmt.Errorf("weights: %w", err)
 	}
 	var faults []error
+	listed := make(map[string]bool)
 	for line := range strings.Lines(string(list)) {
 		want, name, ok := strings.Cut(strings.TrimRight(line, "\n"), "  ")
 		if !ok || len(want) != 2*sha256.Size || !filepath.IsLocal(name) {
 			return fmt.Errorf("%s: the line %q is not one of sha256sum's", filepath.Join(f.ModelsDir(), sums), line)
 		}
 		path := filepath.Join(f.ModelsDir(), name)
+		listed[path] = true
 		digest := sha256.New()
 		switch err := readFile(digest, "", path); {
 		case errors.Is(err, fs.ErrNotExist):
@@ -100,6 +102,16 @@ func (f *Family) CheckWeights() error {
 		case hex.EncodeToString(digest.Sum(nil)) != want:
 			faults = append(faults, fmt.Errorf("the weights %s are damaged, or of another export: their SHA-256 is %x, and %s says %s; "+
 				"copy the file again from where the family came from, or export the family anew", path, digest.Sum(nil), sums, want))
+		}
+	}
+	files, err := filepath.Glob(filepath.Join(f.ModelsDir(), "*", "1", "model.onnx*")) // as the export lists them
+	if err != nil {
+		return fmt.Errorf("weights: %w", err)
+	}
+	for _, path := range files {
+		if !listed[path] {
+			faults = append(faults, fmt.Errorf("the weights %s are not in %s, so nobody can say whether they are damaged: "+
+				"copy %s again from where the family came from, or remove the file if it is not of the family", path, sums, sums))
 		}
 	}
 	return errors.Join(faults...)

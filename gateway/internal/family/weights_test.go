@@ -56,14 +56,15 @@ func TestCheckWeights(t *testing.T) {
 		list, one, two string // "" is no such file
 		want           []string
 	}{
-		"whole":         {list, "one", "two", nil},
-		"a flipped bit": {list, "one", "twn", []string{"vae_decoder/1/model.onnx are damaged", "copy the file again"}},
-		"cut":           {list, "on", "two", []string{"text_encoder/1/model.onnx are damaged"}},
-		"missing":       {list, "", "two", []string{"text_encoder/1/model.onnx are missing", "copy the file again"}},
-		"two at once":   {list, "eno", "owt", []string{"text_encoder/1/model.onnx are damaged", "vae_decoder/1/model.onnx are damaged"}},
-		"not a list":    {"hello\n", "one", "two", []string{"SHA256SUMS", `"hello\n"`, "sha256sum"}},
-		"a way out":     {"7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed  ../one\n", "one", "two", []string{"sha256sum"}},
-		"no list":       {"", "one", "two", []string{"pipeline.json says 1234", "export it anew"}},
+		"whole":          {list, "one", "two", nil},
+		"a flipped bit":  {list, "one", "twn", []string{"vae_decoder/1/model.onnx are damaged", "copy the file again"}},
+		"cut":            {list, "on", "two", []string{"text_encoder/1/model.onnx are damaged"}},
+		"missing":        {list, "", "two", []string{"text_encoder/1/model.onnx are missing", "copy the file again"}},
+		"two at once":    {list, "eno", "owt", []string{"text_encoder/1/model.onnx are damaged", "vae_decoder/1/model.onnx are damaged"}},
+		"one not listed": {list[:strings.Index(list, "\n")+1], "one", "twn", []string{"vae_decoder/1/model.onnx are not in SHA256SUMS", "copy SHA256SUMS again"}},
+		"not a list":     {"hello\n", "one", "two", []string{"SHA256SUMS", `"hello\n"`, "sha256sum"}},
+		"a way out":      {"7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed  ../one\n", "one", "two", []string{"sha256sum"}},
+		"no list":        {"", "one", "two", []string{"pipeline.json says 1234", "export it anew"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := &Family{Dir: t.TempDir(), WeightsSHA256: "1234"}
@@ -89,6 +90,25 @@ func TestCheckWeights(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestEmptyListOfWeights: a list that was cut to nothing says nothing of the files.
+func TestEmptyListOfWeights(t *testing.T) {
+	f := &Family{Dir: t.TempDir()}
+	if err := os.MkdirAll(filepath.Join(f.ModelsDir(), "unet_tdm/1"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{sums: "", "unet_tdm/1/model.onnx": "graph", "unet_tdm/1/model.onnx.data": "weights"} {
+		if err := os.WriteFile(filepath.Join(f.ModelsDir(), name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := f.CheckWeights()
+	for _, name := range []string{"unet_tdm/1/model.onnx are", "unet_tdm/1/model.onnx.data are"} {
+		if err == nil || !strings.Contains(err.Error(), name+" not in SHA256SUMS") {
+			t.Errorf("%v does not say that %s not listed", err, name)
+		}
 	}
 }
 
