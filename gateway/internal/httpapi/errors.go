@@ -176,7 +176,7 @@ func uploadKind(k upload.Kind) kind {
 func transient(e *tritonclient.Error) bool {
 	switch e.Kind {
 	case tritonclient.Unavailable, tritonclient.DeadlineExceeded, tritonclient.BreakerOpen, tritonclient.Internal,
-		tritonclient.ResourceExhausted, tritonclient.NotFound: // a model that is not loaded (yet)
+		tritonclient.BadResponse, tritonclient.ResourceExhausted, tritonclient.NotFound: // a model that is not loaded (yet)
 		return true
 	}
 	return false

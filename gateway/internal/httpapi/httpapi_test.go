@@ -516,7 +516,7 @@ func TestFailuresOfJobs(t *testing.T) {
 		"slow":        {network(tritonclient.DeadlineExceeded), 503, "networks_unavailable"},
 		"internal":    {network(tritonclient.Internal), 503, "networks_unavailable"},
 		"NaN":         {network(tritonclient.NotFinite), 500, "not_finite"},
-		"bad shape":   {network(tritonclient.BadResponse), 500, "internal_error"},
+		"bad shape":   {network(tritonclient.BadResponse), 503, "networks_unavailable"},
 		"unlisted":    {errors.New("secret detail"), 500, "internal_error"},
 		"panic":       {nil, 500, "internal_error"},
 	} {
